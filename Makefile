@@ -1,0 +1,49 @@
+# Every target that needs Python makes .venv first, from requirements.lock.
+PYTHON ?= python3
+UV ?= uv
+BIN := .venv/bin
+READY := .venv/.ready
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help demo test verify bench lab lock
+
+help: ## list the targets
+	@sed -nE 's/^([a-z]+):[^#]*## (.*)/make \1\t\2/p' Makefile | expand -t 14
+
+demo: $(READY) ## the comparison of all schemes: simulate, fit and draw the shipped grid into results/demo
+	$(BIN)/reservelab sweep data/grids/demo.toml --store results/demo
+	$(BIN)/reservelab fit results/demo
+	$(BIN)/reservelab figures results/demo
+
+test: $(READY) ## what CI checks: ruff, mypy, pytest with doctests
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/pytest
+
+verify: $(READY) ## every test, the slow ones too, with fresh random examples
+	$(BIN)/pytest -m "" --hypothesis-profile=verify
+
+bench: $(READY) ## events per second of the engine, beside C and SimPy
+	$(BIN)/python -m tests.benchmarks.bench_engine
+
+lab: $(READY) ## JupyterLab on this directory
+	$(BIN)/jupyter lab
+
+lock: ## choose the versions in requirements.lock anew (needs uv)
+	$(UV) pip compile pyproject.toml --all-extras --universal --python-version 3.11 --upgrade \
+	    --quiet --custom-compile-command "make lock" --output-file requirements.lock
+
+# requirements.lock is complete, so pip resolves nothing (--no-deps), and hatchling is in it, so the
+# package itself is built without fetching anything more (--no-build-isolation).
+$(READY): pyproject.toml requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	    || { echo "reservelab needs Python 3.11 or newer: make PYTHON=python3.12 ..." >&2; exit 1; }
+	@echo "making .venv from requirements.lock: about a minute with pip, seconds with uv"
+	@$(PYTHON) -m venv .venv
+	@if command -v uv > /dev/null; then install=(uv pip install --python $(BIN)/python); \
+	    else install=($(BIN)/python -m pip install --progress-bar off); fi; \
+	    "$${install[@]}" --quiet --no-deps -r requirements.lock; \
+	    "$${install[@]}" --quiet --no-deps --no-build-isolation -e .
+	@touch $@

@@ -1,0 +1,1 @@
+"""What is fixed: filesystems, schemes, machines, mixes and the scenarios made of them."""

@@ -1,0 +1,1 @@
+"""Figures and text from tidy frames; nothing is estimated here."""

@@ -1,0 +1,1 @@
+"""The compiled rules and their readers."""

@@ -1,0 +1,1 @@
+"""Sweeps over scenarios, their results, and the models fitted to them."""

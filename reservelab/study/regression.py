@@ -1,0 +1,676 @@
+"""Two estimators on plain arrays: penalised binomial regression and meta-regression.
+
+Nothing here knows what a scheme or a page is; `fits` asks the questions. What is estimated:
+
+- `Counts`: binomial counts with any link and an offset, by maximum penalised likelihood with
+  Jeffreys' prior as the penalty, l(b) + 1/2 log|I(b)|, I the expected information. The estimate
+  exists and is finite for every table of counts whose design has full rank, separated or not.
+  With the logit link this is Firth's bias-reduced estimate [1]; with any other link it is not
+  (bias reduction then is no penalised likelihood [2]), but finiteness and shrinkage hold all the
+  same, for the complementary log-log link too [3]. Intervals are profile penalised-likelihood
+  intervals [4, 5]: Wald intervals are useless where the data separate.
+- `meta_regression`: a linear model for estimates that come with known errors, plus an unknown
+  scatter between them (what the model misses), by REML [6] with the Knapp-Hartung interval [7].
+
+References
+----------
+1. Firth (1993), Bias reduction of maximum likelihood estimates. Biometrika 80, 27-38.
+2. Kosmidis and Firth (2009), Bias reduction in exponential family nonlinear models.
+   Biometrika 96, 793-804.
+3. Kosmidis and Firth (2021), Jeffreys-prior penalty, finiteness and shrinkage in
+   binomial-response generalized linear models. Biometrika 108, 71-82.
+4. Heinze and Schemper (2002), A solution to the problem of separation in logistic regression.
+   Statistics in Medicine 21, 2409-2419.
+5. Venzon and Moolgavkar (1988), A method for computing profile-likelihood-based confidence
+   intervals. Applied Statistics 37, 87-94.
+6. Raudenbush (2009), Analyzing effect sizes: random-effects models. In: Handbook of Research
+   Synthesis and Meta-Analysis, 2nd ed., 295-315.
+7. Knapp and Hartung (2003), Improved tests for a random effects meta-regression with a single
+   covariate. Statistics in Medicine 22, 2693-2710.
+8. Williams (1982), Extra-binomial variation in logistic linear models. Applied Statistics 31,
+   144-148.
+9. Konis (2007), Linear programming algorithms for detecting separated data in binary logistic
+   regression models. DPhil thesis, University of Oxford.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import linalg, optimize, special, stats
+
+from reservelab.model.interval import Interval
+
+Array = NDArray[np.float64]
+
+
+class LinkTerms(NamedTuple):
+    """What a link has to say about predictors eta; each an array of eta's shape.
+
+    `log_p`, `log_q` are log p and log (1 - p); `p1`, `p2` and `q1`, `q2` their first and second
+    derivatives in eta; `log_w` is the log of the information one trial carries about eta,
+    (dp/deta)^2 / (p q), and `w1`, `w2` its derivatives.
+    """
+
+    log_p: Array
+    log_q: Array
+    p1: Array
+    p2: Array
+    q1: Array
+    q2: Array
+    log_w: Array
+    w1: Array
+    w2: Array
+
+
+Link = Callable[[Array], LinkTerms]
+
+
+def cloglog(eta: Array) -> LinkTerms:
+    """Complementary log-log: p = 1 - exp(-mu), mu = exp(eta) the cumulative hazard.
+
+    Parameters
+    ----------
+    eta : ndarray
+        Predictors.
+
+    Returns
+    -------
+    LinkTerms
+        Closed forms; nothing is clipped, since log (1 - p) = -mu is exact.
+    """
+    mu = np.exp(eta)
+    log_p = np.log(-np.expm1(-mu))
+    odds = np.exp(eta - mu - log_p)  # mu q / p
+    slope = np.exp(eta - log_p)  # mu / p
+    return LinkTerms(
+        log_p=log_p,
+        log_q=-mu,
+        p1=odds,
+        p2=odds * (1.0 - mu - odds),
+        q1=-mu,
+        q2=-mu,
+        log_w=2.0 * eta - mu - log_p,
+        w1=2.0 - slope,
+        w2=-slope * (1.0 - odds),
+    )
+
+
+def logit(eta: Array) -> LinkTerms:
+    """Logistic link: p = 1 / (1 + exp(-eta)).
+
+    Parameters
+    ----------
+    eta : ndarray
+        Predictors.
+
+    Returns
+    -------
+    LinkTerms
+        Closed forms.
+    """
+    p, q = special.expit(eta), special.expit(-eta)
+    log_p, log_q = special.log_expit(eta), special.log_expit(-eta)
+    return LinkTerms(
+        log_p=log_p,
+        log_q=log_q,
+        p1=q,
+        p2=-p * q,
+        q1=-p,
+        q2=-p * q,
+        log_w=log_p + log_q,
+        w1=q - p,
+        w2=-2.0 * p * q,
+    )
+
+
+LINKS: dict[str, Link] = {"cloglog": cloglog, "logit": logit}
+
+
+class Surface(NamedTuple):
+    """The penalised log-likelihood at a point: value, gradient (p,) and Hessian (p, p)."""
+
+    value: float
+    gradient: Array
+    hessian: Array
+
+
+@dataclass(frozen=True, eq=False)
+class Counts:
+    """Binomial counts with a design: everything an estimate is made from.
+
+    Parameters
+    ----------
+    design : ndarray, shape (cells, p)
+        Full column rank.
+    events, trials : ndarray, shape (cells,)
+        Counts; real numbers are allowed, so that over-dispersed counts can be scaled down.
+    offset : ndarray, shape (cells,)
+        Added to the predictor (log exposure).
+    link : str
+        A key of `LINKS`.
+    """
+
+    design: Array
+    events: Array
+    trials: Array
+    offset: Array
+    link: str = "cloglog"
+
+    def predictor(self, beta: Array) -> Array:
+        """Return eta = X b + offset, kept where its exponential and the square of it are finite.
+
+        Parameters
+        ----------
+        beta : ndarray, shape (p,)
+            Coefficients.
+
+        Returns
+        -------
+        ndarray, shape (cells,)
+            Predictors.
+        """
+        return np.clip(self.design @ beta + self.offset, -300.0, 300.0)
+
+    def probability(self, beta: Array) -> Array:
+        """Return the fitted probability of each cell.
+
+        Parameters
+        ----------
+        beta : ndarray, shape (p,)
+            Coefficients.
+
+        Returns
+        -------
+        ndarray, shape (cells,)
+            Probabilities.
+        """
+        return np.exp(LINKS[self.link](self.predictor(beta)).log_p)
+
+    def weight(self, beta: Array) -> Array:
+        """Return the information each cell carries about its own predictor.
+
+        Parameters
+        ----------
+        beta : ndarray, shape (p,)
+            Coefficients.
+
+        Returns
+        -------
+        ndarray, shape (cells,)
+            trials (dp/deta)^2 / (p q).
+        """
+        return self.trials * np.exp(LINKS[self.link](self.predictor(beta)).log_w)
+
+    def deviance(self, beta: Array) -> Array:
+        """Return each cell's deviance: twice what the saturated likelihood is better by.
+
+        Parameters
+        ----------
+        beta : ndarray, shape (p,)
+            Coefficients.
+
+        Returns
+        -------
+        ndarray, shape (cells,)
+            Deviances, at least 0.
+        """
+        terms = LINKS[self.link](self.predictor(beta))
+        y, n = self.events, self.trials
+        best = special.xlogy(y, y / n) + special.xlogy(n - y, (n - y) / n)
+        return np.maximum(2.0 * (best - y * terms.log_p - (n - y) * terms.log_q), 0.0)
+
+    def surface(self, beta: Array) -> Surface:
+        """Return l(b) + 1/2 log|I(b)| with its exact gradient and Hessian.
+
+        Parameters
+        ----------
+        beta : ndarray, shape (p,)
+            Coefficients.
+
+        Returns
+        -------
+        Surface
+            Value minus infinity where the information is singular to machine precision.
+        """
+        x, y, n = self.design, self.events, self.trials
+        p = x.shape[1]
+        t = LINKS[self.link](self.predictor(beta))
+        log_w = t.log_w + np.log(n)
+        scale = log_w.max()
+        # Separated data spread the weights over many orders of magnitude, so log|I| comes from a
+        # QR of W^1/2 X, heaviest rows first and columns pivoted: that is accurate row by row.
+        # X'WX would square the condition number and leave nothing.
+        half = np.exp(0.5 * (log_w - scale))[:, None] * x
+        r, pivot = linalg.qr(
+            half[np.argsort(-log_w)], mode="r", pivoting=True, check_finite=False
+        )
+        r = r[:p]
+        diagonal = np.abs(np.diag(r))
+        if not diagonal.min() > 0.0:
+            return Surface(-math.inf, np.zeros(p), -np.eye(p))
+        # Not a triangular solve: OpenBLAS starts threads for it whatever its size, which costs 50
+        # times the work on a busy machine.
+        q = half[:, pivot] @ np.linalg.inv(r)
+        log_det = p * scale + 2.0 * float(np.log(diagonal).sum())
+        value = float(y @ t.log_p + (n - y) @ t.log_q) + 0.5 * log_det
+
+        # d log|I| / db_j = sum_i h_i w1_i x_ij with the leverages h = rows of Q squared; its
+        # derivative brings the traces tr(I^-1 I_j I^-1 I_k), I_j = X' diag(w w1 x_j) X.
+        leverage = (q * q).sum(axis=1)
+        gradient = x.T @ (y * t.p1 + (n - y) * t.q1 + 0.5 * leverage * t.w1)
+        pairs = (q[:, :, None] * q[:, None, :]).reshape(-1, p * p)
+        traces = pairs.T @ (t.w1[:, None] * x)
+        curve = y * t.p2 + (n - y) * t.q2 + 0.5 * leverage * (t.w1 * t.w1 + t.w2)
+        hessian = x.T @ (curve[:, None] * x) - 0.5 * traces.T @ traces
+        return Surface(value, gradient, hessian)
+
+    def start(self) -> Array:
+        """Return a first guess: weighted least squares on the empirical predictor.
+
+        Returns
+        -------
+        ndarray, shape (p,)
+            Coefficients near the estimate.
+        """
+        share = (self.events + 0.5) / (self.trials + 1.0)
+        if self.link == "logit":
+            eta = special.logit(share)
+        else:
+            eta = np.log(-np.log1p(-share))
+        weight = np.sqrt(self.trials * np.exp(LINKS[self.link](eta).log_w))
+        x = weight[:, None] * self.design
+        return np.asarray(np.linalg.lstsq(x, weight * (eta - self.offset), rcond=None)[0])
+
+
+@dataclass(frozen=True, eq=False)
+class Estimate:
+    """The maximum of the penalised likelihood of `counts`.
+
+    Parameters
+    ----------
+    counts : Counts
+        What was fitted.
+    beta : ndarray, shape (p,)
+        Coefficients.
+    value : float
+        Penalised log-likelihood there.
+    """
+
+    counts: Counts
+    beta: Array
+    value: float
+
+    @cached_property
+    def covariance(self) -> Array:
+        """Inverse of minus the Hessian: the curvature at the top, (p, p)."""
+        inverse = np.linalg.inv(-self.counts.surface(self.beta).hessian)
+        return np.asarray(0.5 * (inverse + inverse.T))
+
+
+def _climb(counts: Counts, start: Array, basis: Array) -> tuple[Array, Surface]:
+    """Maximise over start + basis u; `basis` should make u about one standard error long."""
+    if basis.shape[1] == 0:
+        return start, counts.surface(start)
+
+    def newton(beta: Array, here: Surface) -> tuple[Array, float]:
+        gradient = basis.T @ here.gradient
+        try:
+            root = linalg.cho_factor(-(basis.T @ here.hessian @ basis), check_finite=False)
+        except linalg.LinAlgError:
+            return beta, math.inf
+        step = linalg.cho_solve(root, gradient, check_finite=False)
+        return beta + basis @ step, float(gradient @ step)
+
+    # Plain Newton from a warm start; whatever does not go straight uphill is left to scipy's
+    # trust region, which needs neither a concave surface nor a good start.
+    # Below a decrement of 1e-6 rounding hides whether the value still rises, and Newton is
+    # quadratic there anyway.
+    beta, here, globalised = start, counts.surface(start), False
+    for _ in range(60):
+        ahead, decrement = newton(beta, here)
+        if decrement < math.inf:
+            there = counts.surface(ahead)
+            if decrement < 1e-12:
+                return ahead, there
+            if there.value >= here.value or decrement < 1e-6:
+                beta, here = ahead, there
+                continue
+        if globalised:
+            break
+        globalised = True
+        beta = _trust_region(counts, beta, basis)
+        here = counts.surface(beta)
+    raise ArithmeticError("the penalised likelihood found no maximum")
+
+
+def _trust_region(counts: Counts, start: Array, basis: Array) -> Array:
+    """Return a point near the maximum over start + basis u, by scipy's trust-exact."""
+    last: list[tuple[Array, Surface]] = []
+
+    def at(u: Array) -> Surface:
+        if not last or not np.array_equal(last[0][0], u):
+            last[:] = [(u.copy(), counts.surface(start + basis @ u))]
+        return last[0][1]
+
+    found = optimize.minimize(
+        lambda u: -at(u).value,
+        np.zeros(basis.shape[1]),
+        jac=lambda u: -(basis.T @ at(u).gradient),
+        hess=lambda u: -(basis.T @ at(u).hessian @ basis),
+        method="trust-exact",
+        options={"gtol": 1e-5, "maxiter": 500},
+    )
+    return np.asarray(start + basis @ found.x)
+
+
+def estimate(counts: Counts, start: Array | None = None) -> Estimate:
+    """Maximise the Jeffreys-penalised likelihood.
+
+    Parameters
+    ----------
+    counts : Counts
+        Design of full column rank, at least as many cells as columns.
+    start : ndarray, shape (p,), optional
+        Where to begin (the estimate of a similar table).
+
+    Returns
+    -------
+    Estimate
+        Finite for every table, separated or not [3].
+
+    Raises
+    ------
+    ArithmeticError
+        If the climb does not converge (not seen with a design of full rank).
+    """
+    begin = counts.start() if start is None else start
+    w = counts.weight(begin)
+    info = counts.design.T @ (w[:, None] * counts.design)
+    try:
+        basis = linalg.inv(linalg.cholesky(info, lower=False))
+    except linalg.LinAlgError:
+        basis = np.eye(begin.size)
+    beta, top = _climb(counts, begin, basis)
+    return Estimate(counts, beta, top.value)
+
+
+def profile(top: Estimate, direction: Array, level: float = 0.95) -> Interval:
+    """Return the profile interval of a linear combination of the coefficients.
+
+    Parameters
+    ----------
+    top : Estimate
+        The maximum.
+    direction : ndarray, shape (p,)
+        The combination c; its value is c'b. A unit vector asks for one coefficient.
+    level : float
+        Confidence.
+
+    Returns
+    -------
+    Interval
+        All values v for which the largest penalised likelihood under c'b = v is within half a
+        chi-squared quantile of the maximum [4, 5]. An end that is not found is infinite.
+    """
+    return Interval(
+        profile_bound(top, direction, -1, level),
+        float(direction @ top.beta),
+        profile_bound(top, direction, +1, level),
+    )
+
+
+def _ridge(hessian: Array, direction: Array) -> tuple[Array, Array]:
+    """Where the profile of c'b goes next: its tangent, and what is across it one deviation long."""
+    # V^1/2 times an orthonormal basis of what is orthogonal to V^1/2 c leaves c'b alone.
+    half = linalg.inv(linalg.cholesky(-hessian, lower=False))
+    whitened = half.T @ direction
+    across = linalg.qr(whitened[:, None])[0][:, 1:]
+    return half @ whitened / float(whitened @ whitened), half @ across
+
+
+def profile_bound(top: Estimate, direction: Array, side: int, level: float = 0.95) -> float:
+    """Return one end of the profile interval of c'b.
+
+    Parameters
+    ----------
+    top : Estimate
+        The maximum.
+    direction : ndarray, shape (p,)
+        The combination c.
+    side : int
+        -1 for the lower end, +1 for the upper.
+    level : float
+        Confidence of the two-sided interval.
+
+    Returns
+    -------
+    float
+        The bound; infinite where the profile never falls far enough.
+    """
+    counts = top.counts
+    goal = float(stats.chi2.ppf(level, 1))
+    tangent, basis = _ridge(counts.surface(top.beta).hessian, direction)
+    unit = side * math.sqrt(float(direction @ top.covariance @ direction))
+    beta, at = top.beta, 0.0
+
+    def root(s: float) -> tuple[float, float]:
+        """Signed root of the likelihood ratio at s standard errors, minus its goal; and slope."""
+        nonlocal beta, at, tangent, basis
+        beta, here = _climb(counts, beta + (s - at) * unit * tangent, basis)
+        at = s
+        with contextlib.suppress(linalg.LinAlgError):
+            tangent, basis = _ridge(here.hessian, direction)
+        drop = max(2.0 * (top.value - here.value), 1e-300)
+        # By the envelope theorem the profile's slope is the gradient along the tangent.
+        slope = -float(here.gradient @ tangent) * unit / math.sqrt(drop)
+        return math.sqrt(drop) - math.sqrt(goal), slope
+
+    # The signed root is nearly straight in s: Newton from the Wald bound, kept inside a bracket.
+    s, low, high = math.sqrt(goal), 0.0, math.inf
+    for _ in range(60):
+        value, slope = root(s)
+        if abs(value) < 1e-9:
+            break
+        if value < 0:
+            low = s
+        else:
+            high = s
+        ahead = s - value / slope if slope > 0 else math.inf
+        limit = 2.0 * s if high == math.inf else high
+        if not low < ahead < limit:
+            ahead = 0.5 * (low + high) if high < math.inf else limit
+        if ahead > 1e6:
+            return side * math.inf
+        if abs(ahead - s) < 1e-10 * (1.0 + abs(s)):
+            break
+        s = ahead
+    return float(direction @ beta)
+
+
+def separated(counts: Counts) -> bool:
+    """Whether some direction orders the outcomes perfectly, so that no likelihood maximum exists.
+
+    Parameters
+    ----------
+    counts : Counts
+        The table.
+
+    Returns
+    -------
+    bool
+        True if a combination of the columns is never positive where nothing happened, never
+        negative where it always did, zero where both were seen, and not zero everywhere: found by
+        linear programming [9].
+    """
+    y, n, x = counts.events, counts.trials, counts.design
+    signed = np.concatenate([x[y == n], -x[y == 0]])
+    mixed = x[(y > 0) & (y < n)]
+    if len(signed) == 0:
+        return False
+    found = optimize.linprog(
+        -signed.sum(axis=0),
+        A_ub=-signed,
+        b_ub=np.zeros(len(signed)),
+        A_eq=mixed if len(mixed) else None,
+        b_eq=np.zeros(len(mixed)) if len(mixed) else None,
+        bounds=(-1.0, 1.0),
+        method="highs",
+    )
+    return bool(found.fun < -1e-7)
+
+
+class Scatter(NamedTuple):
+    """How far cells lie from the model beyond binomial noise.
+
+    `size` is the standard deviation of the cells' own deviations on the scale of the predictor;
+    `phi`, shape (cells,), what each cell's counts were divided by; `top` the estimate from the
+    counts so divided.
+    """
+
+    size: float
+    phi: Array
+    top: Estimate
+
+
+def allow_scatter(plain: Estimate, level: float = 0.01) -> Scatter:
+    """Widen an estimate by the scatter its cells show around the model.
+
+    Each cell's predictor is taken to be off by its own random amount with standard deviation s;
+    a cell's variance then is 1 + s^2 w times the binomial one, w being the information the cell
+    carries, and its counts are divided by that (Williams' model III [8]). A cell of a million
+    episodes thus weighs no more than what the model can know about it. s solves: the scaled
+    deviance equals its degrees of freedom.
+
+    Parameters
+    ----------
+    plain : Estimate
+        The estimate with binomial variance only.
+    level : float
+        s is 0 unless the deviance would be exceeded with a smaller probability than this were
+        the model true; so the intervals of a true model are left alone.
+
+    Returns
+    -------
+    Scatter
+        With size 0 where the binomial variance suffices. At most 10.
+    """
+    counts = plain.counts
+    ones = np.ones(len(counts.trials))
+    freedom = len(counts.trials) - counts.design.shape[1]
+    excess = float(counts.deviance(plain.beta).sum())
+    if freedom < 1 or stats.chi2.sf(excess, freedom) >= level:
+        return Scatter(0.0, ones, plain)
+
+    found = [Scatter(0.0, ones, plain)]
+
+    def surplus(log_size: float) -> float:
+        size, top = math.exp(log_size), found[0].top
+        for _ in range(30):
+            phi = 1.0 + size**2 * counts.weight(top.beta)
+            scaled = replace(counts, events=counts.events / phi, trials=counts.trials / phi)
+            before, top = top.beta, estimate(scaled, top.beta)
+            if np.abs(counts.design @ (top.beta - before)).max() < 1e-6 * (1.0 + size):
+                break
+        found[0] = Scatter(size, phi, top)
+        return float((counts.deviance(top.beta) / phi).sum()) - freedom
+
+    low, high = math.log(1e-3), math.log(10.0)
+    if surplus(low) > 0 > surplus(high):
+        surplus(float(optimize.brentq(surplus, low, high, xtol=1e-4)))
+    return found[0]
+
+
+class Line(NamedTuple):
+    """A fitted linear model for estimates with errors.
+
+    `beta` (p,), its `covariance` (p, p), `scatter` the standard deviation between estimates that
+    their errors do not explain, `quantile` that turns a standard error into half a 95 % interval,
+    `deviance` (Cochran's Q: weighted squares about the line with the known errors alone) and its
+    `freedom`.
+    """
+
+    beta: Array
+    covariance: Array
+    scatter: float
+    quantile: float
+    deviance: float
+    freedom: int
+
+    def along(self, direction: Array) -> Interval:
+        """Return the 95 % interval of a linear combination of the coefficients.
+
+        Parameters
+        ----------
+        direction : ndarray, shape (p,)
+            The combination.
+
+        Returns
+        -------
+        Interval
+            For the line itself; a new estimate scatters around it.
+        """
+        best = float(direction @ self.beta)
+        half = self.quantile * math.sqrt(max(float(direction @ self.covariance @ direction), 0.0))
+        return Interval(best - half, best, best + half)
+
+
+def meta_regression(values: Array, design: Array, errors: Array) -> Line:
+    """Fit a line to estimates with known errors and an unknown scatter about it.
+
+    Parameters
+    ----------
+    values : ndarray, shape (cells,)
+        The estimates.
+    design : ndarray, shape (cells, p)
+        Full column rank.
+    errors : ndarray, shape (cells, cells)
+        Covariance of the estimates' errors.
+
+    Returns
+    -------
+    Line
+        Scatter by REML [6]; interval by Knapp and Hartung [7] with a t quantile, never narrower
+        than the errors and the scatter make it. With no degrees of freedom left the scatter is
+        unknown, is taken as 0, and the errors alone make the interval.
+    """
+    n, p = design.shape
+
+    def solve(variance: float) -> tuple[Array, Array, float, float]:
+        root = linalg.cholesky(errors + variance * np.eye(n), lower=True)
+        x = linalg.solve_triangular(root, design, lower=True)
+        y = linalg.solve_triangular(root, values, lower=True)
+        q, r = np.linalg.qr(x)
+        beta = linalg.solve_triangular(r, q.T @ y)
+        squares = float(((y - x @ beta) ** 2).sum())
+        inverse = linalg.solve_triangular(r, np.eye(p))
+        log_det = 2.0 * float(np.log(np.diag(root)).sum() + np.log(np.abs(np.diag(r))).sum())
+        return beta, inverse @ inverse.T, squares, -0.5 * (log_det + squares)
+
+    beta, covariance, deviance, reml = solve(0.0)
+    freedom = n - p
+    if freedom == 0:
+        return Line(beta, covariance, 0.0, float(stats.norm.ppf(0.975)), deviance, 0)
+    variance, squares = 0.0, deviance
+    rest = values - design @ np.linalg.lstsq(design, values, rcond=None)[0]
+    spread = float(rest @ rest) / freedom
+    if spread > 0.0:
+        found = optimize.minimize_scalar(
+            lambda log_variance: -solve(math.exp(log_variance))[3],
+            bounds=(math.log(spread * 1e-6), math.log(spread * 10.0)),
+            method="bounded",
+            options={"xatol": 1e-6},
+        )
+        if -found.fun > reml:
+            variance = math.exp(found.x)
+            beta, covariance, squares, _ = solve(variance)
+    covariance = covariance * max(1.0, squares / freedom)
+    quantile = float(stats.t.ppf(0.975, freedom))
+    return Line(beta, covariance, math.sqrt(variance), quantile, deviance, freedom)
