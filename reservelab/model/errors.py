@@ -71,7 +71,8 @@ def whole_number(key: str, value: object, least: int = 0) -> int:
     """
     # numpy integers arrive from notebooks; a bool is an int to Python and a slip to everybody else.
     if isinstance(value, bool) or not hasattr(value, "__index__"):
-        raise BadInput(key, f"{value!r} is not a whole number", f"give an integer of at least {least}")
+        right = f"give an integer of at least {least}"
+        raise BadInput(key, f"{value!r} is not a whole number", right)
     number = int(value.__index__())
     if number < least:
         raise BadInput(key, f"{number} is too small", f"give an integer of at least {least}")

@@ -323,7 +323,8 @@ def _check_program(steps: tuple[Step, ...]) -> None:
             held.append(step.lock)
         if step.verb == "unlock":
             if step.lock not in held:
-                raise BadInput(key, f"unlocks {step.lock!r}, which it does not hold", "lock it first")
+                wrong = f"unlocks {step.lock!r}, which it does not hold"
+                raise BadInput(key, wrong, "lock it first")
             held.remove(step.lock)
     if not submitted:
         raise BadInput("program", "no submit", "a program has exactly one")

@@ -64,7 +64,8 @@ class Device:
 
     def __post_init__(self) -> None:
         if isinstance(self.rate, bool) or not isinstance(self.rate, (int, float)):
-            raise BadInput("rate", f"{self.rate!r} is not a number", "give completions per step time")
+            wrong = f"{self.rate!r} is not a number"
+            raise BadInput("rate", wrong, "give completions per step time")
         if not (math.isfinite(self.rate) and self.rate > 0):
             raise BadInput("rate", f"{self.rate!r} is not positive", "give a rate above 0")
         object.__setattr__(self, "rate", float(self.rate))

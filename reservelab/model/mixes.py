@@ -38,10 +38,11 @@ class Mix:
 
         order = list(catalogue)
         entries: list[tuple[int, Filesystem, float]] = []
-        for key, weight in weights.items():
-            filesystem = catalogue[key] if isinstance(key, str) else key
+        for named, weight in weights.items():
+            filesystem = catalogue[named] if isinstance(named, str) else named
             if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not weight >= 0:
-                raise BadInput(f"weights.{filesystem.name}", f"{weight!r}", "give a share from 0 to 1")
+                key = f"weights.{filesystem.name}"
+                raise BadInput(key, f"{weight!r} is not a share", "give a number from 0 to 1")
             place = order.index(filesystem.name) if filesystem.name in order else len(order)
             entries.append((place, filesystem, float(weight)))
         total = math.fsum(weight for _, _, weight in entries)

@@ -81,7 +81,7 @@ FLUSHER, DIRTIER, WORKER = range(3)
     H_MOUNTS, H_THREADS, H_CLASSES, H_CONDITIONAL, H_LOCKS, H_BIOS, H_QUOTA, H_PAGES, H_DIRTY,
     H_KILLS, H_PAGES_PER_KILL, H_RESERVE, H_MARK, H_POOL, H_MOUNT_POOL, H_STANDING, H_ASLEEP,
     H_ENTRY, H_LIMIT, H_EXIT, H_RETURNS, H_COUNTS_OWN, H_COUNTS_CLAIM, H_COUNTS_POOL,
-    H_KEEPS_DRAWN, H_HAS_POOL, H_MEMALLOC, H_MOUNT, H_THREAD, H_CLASS, H_DEMAND,
+    H_KEEPS_DRAWN, H_HAS_POOL, H_SLEEPS, H_MOUNT, H_THREAD, H_CLASS, H_DEMAND,
     H_S_MOUNT, H_S_LOCK, H_S_SIZE, H_S_MEMBER, H_S_PENDING, H_S_MOVED, H_S_BIO, H_S_BAG,
     H_STATE,
 ) = range(40)  # fmt: skip
@@ -265,7 +265,10 @@ def pack(scenario: Scenario, bios: int | None = None) -> Tables:
         H_COUNTS_OWN: scheme.returns == "own", H_COUNTS_CLAIM: scheme.entry == "tickets",
         H_COUNTS_POOL: "global_pool" in scheme.grants,
         H_KEEPS_DRAWN: scheme.exit in ("refill", "refill_flag_set"),
-        H_HAS_POOL: "global_pool" in scheme.grants, H_MEMALLOC: "memalloc" in scheme.grants,
+        H_HAS_POOL: "global_pool" in scheme.grants,
+        # Whether a thread can be in a class that waits and is never enabled.
+        H_SLEEPS: (scenario.waiting == "asleep" and (locks > 0 or "global_pool" in scheme.grants))
+        or scheme.exit == "refill_flag_set" or scheme.entry == "own_full",
         H_MOUNT: at_mount, H_THREAD: at_thread, H_CLASS: at_class, H_DEMAND: at_demand,
         H_S_MOUNT: s_mount, H_S_LOCK: s_lock, H_S_SIZE: s_size, H_S_MEMBER: s_member,
         H_S_PENDING: s_pending, H_S_MOVED: s_moved, H_S_BIO: s_bio, H_S_BAG: s_bag,

@@ -9,10 +9,10 @@ from __future__ import annotations
 import hashlib
 import json
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 import tomli_w
 
@@ -23,6 +23,7 @@ from reservelab.model.schemes import Scheme
 
 RULES_VERSION = 1
 Waiting = Literal["asleep", "racing"]
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,8 @@ class Mount:
         if self.on is not None:
             object.__setattr__(self, "on", whole_number("on", self.on))
             if self.device is not None:
-                raise BadInput("device", "given to a stacked mount", "its device is the mount below")
+                wrong = "given to a stacked mount"
+                raise BadInput("device", wrong, "its device is the mount below")
         elif self.device is None:
             object.__setattr__(self, "device", self.filesystem.device)
         elif not isinstance(self.device, Device):
@@ -416,7 +418,7 @@ def check_keys(
     return table
 
 
-def _in(where: str, read: Any, table: object) -> Any:
+def _in(where: str, read: Callable[[Any], _T], table: object) -> _T:
     """Read a part of a file; an error names the key from the top of the file."""
     try:
         return read(table)
@@ -424,11 +426,13 @@ def _in(where: str, read: Any, table: object) -> Any:
         raise within(where, error) from None
 
 
-def _numbers(table: Mapping[str, Any], cls: type) -> Any:
-    names = {f.name for f in fields(cls)}
-    required = {"pages"} if cls is Machine else set()
-    check_keys("", table, required, names - required)
-    return cls(**table)
+def _machine(table: object) -> Machine:
+    optional = {f.name for f in fields(Machine)} - {"pages"}
+    return Machine(**check_keys("", table, {"pages"}, optional))
+
+
+def _device(table: object) -> Device:
+    return Device(**check_keys("", table, set(), {f.name for f in fields(Device)}))
 
 
 def machine_from_table(table: object) -> Machine:
@@ -447,10 +451,8 @@ def machine_from_table(table: object) -> Machine:
     if isinstance(table, str):
         from reservelab.model.catalogue import machines
 
-        preset: Machine = _in("machine", lambda name: machines[name].machine, table)
-        return preset
-    machine: Machine = _in("machine", lambda numbers: _numbers(numbers, Machine), table)
-    return machine
+        return _in("machine", lambda name: machines[name].machine, table)
+    return _in("machine", _machine, table)
 
 
 def mount_from_table(table: object) -> Mount:
@@ -486,7 +488,7 @@ def mount_from_table(table: object) -> Mount:
         raise BadInput("filesystem", "missing", "give a catalogue name, or a program")
     device = table.get("device")
     if device is not None:
-        device = _in("device", lambda numbers: _numbers(numbers, Device), device)
+        device = _in("device", _device, device)
     return Mount(
         filesystem, table.get("flushers", 0), table.get("dirtiers", 0), device, table.get("on")
     )

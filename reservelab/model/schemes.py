@@ -109,7 +109,8 @@ class Scheme:
             ),
             (
                 ("own" in grants) != (entry in ("own_by_page", "own_at_once", "own_full")),
-                "grants", f"own pages with entry={entry!r}", "grant own where entry takes own pages",
+                "grants", f"own pages with entry={entry!r}",
+                "grant own where entry takes own pages",
             ),
             (
                 (self.exit == "give_back") != per_section,

@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numba
+from numba.core import types
+from numba.extending import intrinsic, overload
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 _HERE = Path(__file__).parent
@@ -75,9 +77,54 @@ def compiled(function: _F) -> _F:
     try:
         # numba looks at the directory when it decorates: other packages keep theirs.
         # _nrt=False: compiled code allocates nothing, so no array needs its references counted at
-        # every call; counting made an event six times slower.
-        decorate = njit(cache=_DIRECTORY is not None, nogil=True, error_model="numpy", _nrt=False)
+        # every call; counting made an event six times slower. forceinline: the rules are small
+        # functions that an event passes through in a row; calls made it half as fast again.
+        decorate = njit(
+            cache=_DIRECTORY is not None,
+            nogil=True,
+            error_model="numpy",
+            forceinline=True,
+            _nrt=False,
+        )
         result: _F = decorate(function)
     finally:
         config.CACHE_DIR = theirs
     return result
+
+
+def address(array):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """Return an array's data as a bare pointer, to compiled code; to plain Python the array.
+
+    An array is seven words to compiled code, and negative indices are looked for at each access.
+    A pointer is one word, indexes the same, and makes an event more than twice as fast.
+
+    Parameters
+    ----------
+    array : ndarray
+        C-contiguous, one-dimensional; it must outlive the pointer.
+
+    Returns
+    -------
+    pointer
+        Of the same item type.
+    """
+    return array
+
+
+@intrinsic
+def _data_pointer(_: Any, array: Any) -> Any:  # noqa: ANN401
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:  # noqa: ANN401
+        return context.make_array(signature.args[0])(context, builder, values[0]).data
+
+    pointer: Any = types.CPointer
+    return pointer(array.dtype)(array), generate
+
+
+def _overload_of_address(array):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    # numba compares the argument lists, annotations included, with those of the lambda.
+    if isinstance(array, types.Array) and array.layout == "C" and array.ndim == 1:
+        return lambda array: _data_pointer(array)  # type: ignore[call-arg]
+    return None
+
+
+overload(address)(_overload_of_address)

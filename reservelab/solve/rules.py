@@ -159,7 +159,7 @@ def fire(t: Table, s: Table, i: int) -> None:
     code = p.HEAD + s[row + p.PLACE] * p.CODE_ROW
     opcode = t[code + p.C_OPCODE]
     if opcode == p.ALLOC:
-        _alloc(t, s, i, t[code + p.C_STATIC])
+        _alloc(t, s, i)
     elif opcode == p.ENTER:
         _enter(t, s, i, t[code + p.C_OPERAND])
     elif opcode == p.SUBMIT:
@@ -319,7 +319,7 @@ def _to_own(s: Table, row: int, pages: int) -> None:
 
 
 @compiled
-def _alloc(t: Table, s: Table, i: int, static: int) -> None:
+def _alloc(t: Table, s: Table, i: int) -> None:
     """Take one page from the first source that grants one; else sleep, or back out."""
     row = p.S_THREAD + i * p.S_THREAD_ROW
     k = p.H_GRANTS

@@ -23,7 +23,7 @@ from reservelab.model import pack as p
 from reservelab.model.errors import whole_number
 from reservelab.model.scenario import RULES_VERSION, Scenario
 from reservelab.solve import rules
-from reservelab.solve.compiled import compiled
+from reservelab.solve.compiled import address, compiled
 from reservelab.solve.stream import next_uniform, open_stream, stream_key
 from reservelab.solve.tally import COUNTS, MEANS, PRODUCTS, Tally
 
@@ -36,7 +36,7 @@ N_EPISODES, N_DEADLOCKS, N_UNFINISHED, N_EVENTS, N_WRITEPAGES, N_REDIRTIED, N_KI
 _EVENTS_PER_BATCH = 1_000_000
 
 
-class Cancelled(Exception):  # noqa: N818
+class Cancelled(Exception):
     """The caller asked to stop; nothing of the batches in hand is kept."""
 
 
@@ -56,15 +56,14 @@ def draw_pending(t: Array, f: Array, s: Array, words: Array) -> None:
 
 
 @compiled
-def weigh(t: Array, f: Array, s: Array, weights: Array, waiting: Array) -> float:
-    """Write the rate of every guard class and device and who waits for what; return the sum.
+def weigh(t: Array, f: Array, s: Array, weights: Array) -> tuple[float, int, int, int, int]:
+    """Write the rate of every guard class and device and return their sum and who waits.
 
-    `weights` has a place for each class that can be enabled, then one for each mount; `waiting`
-    one for each reason.
+    `weights` has a place for each class that can be enabled, then one for each mount. The numbers
+    are of threads waiting at entry, for pages, for the semaphore and for locks.
     """
     sizes, conditional = t[p.H_S_SIZE], t[p.H_CONDITIONAL]
-    for k in range(p.R_LOCK + 1):
-        waiting[k] = 0
+    entry = pages = semaphore = locks = 0
     weights[0] = total = float(s[sizes])
     for c in range(1, conditional):
         weights[c] = 0.0
@@ -76,16 +75,24 @@ def weigh(t: Array, f: Array, s: Array, weights: Array, waiting: Array) -> float
             else:
                 reason = rules.reason_of(t, s, c)
                 # A refilling owner waits for pages like anybody else.
-                waiting[p.R_PAGES if reason == p.R_REFILL else reason] += threads
-    waiting[p.R_ENTRY] += s[sizes + conditional + p.K_OWN - p.K_OWN]
-    waiting[p.R_SEMAPHORE] += s[sizes + conditional + p.K_ASLEEP_SEMAPHORE - p.K_OWN]
-    waiting[p.R_SEMAPHORE] += s[sizes + conditional + p.K_ASLEEP_OWN - p.K_OWN]
-    waiting[p.R_LOCK] += s[sizes + conditional + p.K_ASLEEP_LOCK - p.K_OWN]
+                if reason == p.R_PAGES or reason == p.R_REFILL:
+                    pages += threads
+                elif reason == p.R_ENTRY:
+                    entry += threads
+                elif reason == p.R_SEMAPHORE:
+                    semaphore += threads
+                elif reason == p.R_LOCK:
+                    locks += threads
+    if t[p.H_SLEEPS]:
+        never = sizes + conditional - p.K_OWN
+        entry += s[never + p.K_OWN]
+        semaphore += s[never + p.K_ASLEEP_SEMAPHORE] + s[never + p.K_ASLEEP_OWN]
+        locks += s[never + p.K_ASLEEP_LOCK]
     for mount in range(t[p.H_MOUNTS]):
         rate = f[mount] * rules.device_channels(t, s, mount)
         weights[conditional + mount] = rate
         total += rate
-    return total
+    return total, entry, pages, semaphore, locks
 
 
 @compiled
@@ -94,39 +101,40 @@ def fire_drawn(t: Array, s: Array, weights: Array, u: float) -> int:
 
     Returns the thread that fired, or NOBODY for a completion or a kill.
     """
+    if u < weights[0]:
+        i = s[t[p.H_S_MEMBER] + int(u)]
+        rules.fire(t, s, i)
+        return i
     conditional = t[p.H_CONDITIONAL]
-    chosen = p.NOBODY
+    chosen, offset = p.NOBODY, 0.0
     for c in range(conditional + t[p.H_MOUNTS]):
-        weight = weights[c]
-        if weight > 0.0:
-            chosen = c
-            if u < weight:
+        if weights[c] > 0.0:
+            # Rounding can leave u a hair above the last weight: it then falls on its first member.
+            chosen, offset = c, u if u < weights[c] else 0.0
+            if u < weights[c]:
                 break
-            u -= weight
-    # Rounding can leave u a hair above the last weight; it then falls on the last member.
+            u -= weights[c]
     if chosen == p.NOBODY:
         rules.kill(t, s)
-    elif chosen < conditional:
-        members = t[p.H_S_MEMBER] + chosen * t[p.H_THREADS]
-        i = s[members + min(int(u), s[t[p.H_S_SIZE] + chosen] - 1)]
+        return p.NOBODY
+    if chosen < conditional:
+        i = s[t[p.H_S_MEMBER] + chosen * t[p.H_THREADS] + int(offset)]
         row = t[p.H_CLASS] + chosen * p.C_ROW
         if t[row + p.C_KIND] == p.K_PICK:
             queued = s[t[p.H_S_MOUNT] + t[row + p.C_ARGUMENT] * p.S_MOUNT_ROW + p.BAG]
-            rules.pick(t, s, i, min(int(u * queued), queued - 1))
+            rules.pick(t, s, i, int(offset * queued))
         else:
             rules.fire(t, s, i)
         return i
-    else:
-        mount = chosen - conditional
-        flying = s[t[p.H_S_MOUNT] + mount * p.S_MOUNT_ROW + p.BAG]
-        rules.complete(t, s, mount, min(int(u / weights[chosen] * flying), flying - 1))
+    mount = chosen - conditional
+    flying = s[t[p.H_S_MOUNT] + mount * p.S_MOUNT_ROW + p.BAG]
+    rules.complete(t, s, mount, min(int(offset / weights[chosen] * flying), flying - 1))
     return p.NOBODY
 
 
 @compiled
 def run_episode(
-    t: Array, f: Array, s: Array, weights: Array, waiting: Array, words: Array, means: Array,
-    limit: int,
+    t: Array, f: Array, s: Array, weights: Array, words: Array, means: Array, limit: int
 ) -> tuple[int, int]:
     """Run one episode from the start; return its events and its end.
 
@@ -139,7 +147,7 @@ def run_episode(
     time = inside = entry = pages = semaphore = locks = idle = 0.0
     peak = events = 0
     while True:
-        total = weigh(t, f, s, weights, waiting)
+        total, at_entry, for_pages, for_semaphore, for_locks = weigh(t, f, s, weights)
         aside = s[p.S_ASIDE] + min(mark, s[p.S_FREE])
         peak = max(peak, aside)
         if total == 0.0:
@@ -156,10 +164,10 @@ def run_episode(
         holding = 1.0 / total
         time += holding
         inside += holding * s[p.S_INSIDE]
-        entry += holding * waiting[p.R_ENTRY]
-        pages += holding * waiting[p.R_PAGES]
-        semaphore += holding * waiting[p.R_SEMAPHORE]
-        locks += holding * waiting[p.R_LOCK]
+        entry += holding * at_entry
+        pages += holding * for_pages
+        semaphore += holding * for_semaphore
+        locks += holding * for_locks
         idle += holding * aside
         i = fire_drawn(t, s, weights, next_uniform(words) * total)
         if s[p.S_OVERFLOW] != 0:
@@ -176,7 +184,8 @@ def run_episode(
 
 @compiled
 def run_batch(
-    t: Array, f: Array, s: Array, weights: Array, waiting: Array, words: Array, means: Array,
+    t_array: Array, f_array: Array, s_array: Array, weights_array: Array, words_array: Array,
+    means_array: Array,
     key: int, first: int, episodes: int, limit: int,
     counts: Array, sums: Array, products: Array, reasons: Array,
 ) -> bool:
@@ -186,9 +195,11 @@ def run_batch(
     sum of the episodes' outer products) and `reasons` (int32, deadlocks by their set of reasons)
     are added to. Returns False if there was no room for a bio; the sums are then void.
     """  # fmt: skip
+    t, f, s, weights = address(t_array), address(f_array), address(s_array), address(weights_array)
+    words, means = address(words_array), address(means_array)
     for episode in range(first, first + episodes):
         open_stream(words, key, episode)
-        events, end = run_episode(t, f, s, weights, waiting, words, means, limit)
+        events, end = run_episode(t, f, s, weights, words, means, limit)
         if end == -2:
             return False
         counts[N_EPISODES] += 1
@@ -327,8 +338,8 @@ class Batches:
             room = run_batch(
                 tables.t, tables.f, tables.state(),
                 np.zeros(int(tables.t[p.H_CONDITIONAL]) + mounts),
-                np.zeros(p.R_NONE + 1, dtype=np.int64), np.zeros(4, dtype=np.uint64),
-                np.zeros(len(MEANS)), self._key, batch * self.size, episodes, self.event_limit,
+                np.zeros(4, dtype=np.uint64), np.zeros(len(MEANS)),
+                self._key, batch * self.size, episodes, self.event_limit,
                 counts[0], sums[0], products[0], reasons[0],
             )  # fmt: skip
             if room:

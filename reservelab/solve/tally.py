@@ -268,8 +268,7 @@ class Tally:
             return Interval(0.0, math.nan, math.inf)
         best = sums[k] / sums[j]
         spread = max(square[k, k] - 2 * best * square[k, j] + best * best * square[j, j], 0.0)
-        half = _normal(best, spread, n, scale=n / sums[j])
-        return half
+        return _normal(best, spread, n, scale=n / sums[j])
 
     @property
     def duration(self) -> Interval:
@@ -462,7 +461,8 @@ class Tally:
             rules, scenario = saved["rules"], Scenario.from_toml(saved["scenario"])
             digest = saved["digest"]
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise BadInput(str(path), f"not a tally ({error})", "give a file Tally.save wrote") from None
+            wrong = f"not a tally ({error})"
+            raise BadInput(str(path), wrong, "give a file Tally.save wrote") from None
         if rules != RULES_VERSION or digest != scenario.digest:
             raise BadInput(
                 str(path), f"made by rules version {rules}, scenario {digest[:12]}",

@@ -4,10 +4,8 @@ Vocabulary
 ----------
 cell        one row of the tidy frame that `sweep` returns: one scenario
 variant     a scheme with its choices; every variant (and waiting rule) is fitted on its own
-term        what a fit may depend on, written as text: a column ("threads", "mix"), its logarithm
-            ("log threads"), a ratio, product or square of columns ("reserve/need",
-            "threads*reserve", "reserve^2"). A column of text is a factor; its first level in
-            alphabetical order is the one that the others are compared with.
+term        what a fit may depend on, written as text: "threads", "log threads", "reserve/need",
+            "mix" (see `designs`)
 scatter     how far cells lie from the model beyond their own simulation error, as a standard
             deviation on the fit's logarithmic scale: 0.1 is "off by about 10 %"
 
@@ -35,10 +33,9 @@ from __future__ import annotations
 
 import dataclasses
 import html
+import itertools
 import json
 import math
-import re
-import textwrap
 import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
@@ -54,6 +51,7 @@ from scipy import stats
 
 from reservelab.model.errors import BadInput
 from reservelab.model.interval import Interval
+from reservelab.study.designs import Design, columns_of, wrap
 from reservelab.study.regression import (
     LINKS,
     Array,
@@ -173,282 +171,14 @@ class _Saved:
         return f"<p><b>{html.escape(head)}</b></p>{table}<p>{notes}</p>"
 
 
-def _ascii(text: str) -> str:
-    return text.encode("ascii", "replace").decode("ascii")
-
-
-def _wrap(text: str) -> list[str]:
-    return textwrap.wrap(_ascii(text), _WIDTH, subsequent_indent="    ")
-
-
 def _table(head: str, rows: Sequence[tuple[str, Interval]]) -> list[str]:
     """Three numeric columns behind a label; labels too long are cut, never the numbers."""
     width = _WIDTH - 2 - 3 * 12
     lines = [f"  {head:<{width}.{width}}{'low':>12}{'best':>12}{'high':>12}"]
     for label, value in rows:
         numbers = "".join(f"{bound:>12.4g}" for bound in value)
-        lines.append(f"  {_ascii(label):<{width}.{width}}{numbers}")
+        lines.append(f"  {label:<{width}.{width}}{numbers}")
     return lines
-
-
-# ---- designs: terms of a table as columns of numbers -------------------------------------------
-
-_TERM = re.compile(r"(?P<log>log )?(?P<one>\w+)(?:(?P<op>[/*])(?P<two>\w+)|(?P<square>\^2))?")
-
-
-def _columns_of(term: str) -> tuple[str, ...]:
-    match = _TERM.fullmatch(term)
-    if match is None:
-        raise BadInput(
-            "terms", f"{term!r} is not a term", "write a column, 'log threads' or 'reserve/need'"
-        )
-    return (match["one"],) if match["two"] is None else (match["one"], match["two"])
-
-
-def _value_of(term: str, columns: Mapping[str, Array]) -> Array:
-    """Numbers of a term; not finite where it is not defined."""
-    match = _TERM.fullmatch(term)
-    if match is None:
-        raise BadInput("terms", f"{term!r} is not a term", "write a column or 'log threads'")
-    value = columns[match["one"]]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        if match["op"] == "/":
-            value = value / columns[match["two"]]
-        elif match["op"] == "*":
-            value = value * columns[match["two"]]
-        elif match["square"]:
-            value = value * value
-        return np.log(value) if match["log"] else value
-
-
-@dataclass(frozen=True)
-class Design:
-    """How a scenario becomes a row of numbers, and which scenarios the table speaks about.
-
-    Parameters
-    ----------
-    terms : tuple of str
-        Numeric terms in the fit.
-    centres : tuple of float
-        Subtracted from them (middle of the table), so that the intercept speaks about the middle.
-    levels : tuple of (str, tuple of str)
-        Factors in the fit with their levels, the reference first.
-    ranges : tuple of (str, float, float)
-        Smallest and largest value of every numeric column the fit was offered.
-    tied : tuple of (str, tuple of float)
-        Terms left out because the others tell them: their coefficients on `names`.
-    dropped : tuple of (str, str)
-        Every term left out, with the reason.
-    """
-
-    terms: tuple[str, ...]
-    centres: tuple[float, ...]
-    levels: tuple[tuple[str, tuple[str, ...]], ...]
-    ranges: tuple[tuple[str, float, float], ...]
-    tied: tuple[tuple[str, tuple[float, ...]], ...]
-    dropped: tuple[tuple[str, str], ...]
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Names of the columns of a row."""
-        factors = [f"{name}={level}" for name, levels in self.levels for level in levels[1:]]
-        return ("intercept", *factors, *self.terms)
-
-    @classmethod
-    def of(cls, frame: pd.DataFrame, terms: Sequence[str], also: Sequence[str] = ()) -> Design:
-        """Choose among the terms those that the table can tell apart.
-
-        Parameters
-        ----------
-        frame : DataFrame
-            The cells.
-        terms : sequence of str
-            In order of importance: of terms that say the same, the first stays.
-        also : sequence of str
-            Numeric columns whose range is to be kept though they are no terms.
-
-        Returns
-        -------
-        Design
-            With the reasons for everything left out.
-
-        Raises
-        ------
-        BadInput
-            If a term is not one, or names no column of the table.
-        """
-        wanted = {name for term in terms for name in _columns_of(term)}
-        for name in sorted(wanted | set(also)):
-            if name not in frame.columns:
-                raise BadInput("terms", f"{name!r} is no column of the table", "name one that is")
-        factors = [t for t in terms if not pd.api.types.is_numeric_dtype(frame[_columns_of(t)[0]])]
-        levels, dropped = [], []
-        for name in factors:
-            seen = tuple(sorted(str(level) for level in frame[name].unique()))
-            levels.append((name, seen))
-            if len(seen) == 1:
-                dropped.append((name, f"always {seen[0]}"))
-        numeric = {
-            name: frame[name].to_numpy(dtype=float)
-            for name in sorted((wanted | set(also)) - set(factors))
-        }
-        # A reserve of -1 means that the scheme has none to choose.
-        without = {n for n, v in numeric.items() if n == "reserve" and bool((v < 0).any())}
-        ranges = [
-            (n, float(v.min()), float(v.max())) for n, v in numeric.items() if n not in without
-        ]
-        bare = cls((), (), tuple(levels), tuple(ranges), (), ())
-
-        kept, centres, tied = [], [], []
-        columns = list(bare.rows(frame).T)
-        for term in terms:
-            if term in factors:
-                continue
-            value = _value_of(term, numeric)
-            if without & set(_columns_of(term)):
-                dropped.append((term, "the scheme has no reserve to choose"))
-            elif not np.isfinite(value).all():
-                dropped.append((term, "not defined for every cell (log or ratio of 0)"))
-            elif np.ptp(value) <= 1e-9 * float(np.abs(value).max()):
-                dropped.append((term, f"always {value[0]:.6g}"))
-            else:
-                centre = 0.5 * float(value.min() + value.max())
-                basis = np.column_stack(columns)
-                told, *_ = np.linalg.lstsq(basis, value - centre, rcond=None)
-                if np.abs(value - centre - basis @ told).max() <= 1e-7 * np.ptp(value):
-                    names = replace(bare, terms=tuple(kept), centres=tuple(centres)).names
-                    parts = [n for n, part in zip(names, told, strict=True) if abs(part) > 1e-7]
-                    by = ", ".join(n for n in parts if n != "intercept")
-                    dropped.append((term, f"told by {by}"))
-                    tied.append((term, (centre, *(float(part) for part in told))))
-                else:
-                    kept.append(term)
-                    centres.append(centre)
-                    columns.append(value - centre)
-        return replace(
-            bare,
-            terms=tuple(kept),
-            centres=tuple(centres),
-            tied=tuple(tied),
-            dropped=tuple(dropped),
-        )
-
-    def rows(self, frame: pd.DataFrame) -> Array:
-        """Return the matrix of the frame's cells, with no check of ranges.
-
-        Parameters
-        ----------
-        frame : DataFrame
-            Cells.
-
-        Returns
-        -------
-        ndarray, shape (cells, len(names))
-            The design matrix.
-        """
-        columns = [np.ones(len(frame))]
-        for name, levels in self.levels:
-            text = frame[name].astype(str).to_numpy()
-            columns += [(text == level).astype(float) for level in levels[1:]]
-        used = {name for term in self.terms for name in _columns_of(term)}
-        numeric = {name: frame[name].to_numpy(dtype=float) for name in used}
-        for term, centre in zip(self.terms, self.centres, strict=True):
-            columns.append(_value_of(term, numeric) - centre)
-        return np.column_stack(columns)
-
-    def row(self, at: Mapping[str, object], *, extrapolate: bool = False) -> Array:
-        """Return the row of one scenario, or say why the table does not speak about it.
-
-        Parameters
-        ----------
-        at : mapping
-            Column names and values. What never varied in the table may be left out.
-        extrapolate : bool
-            Allow numbers outside the table's ranges. A level never seen stays refused.
-
-        Returns
-        -------
-        ndarray, shape (len(names),)
-            The row.
-
-        Raises
-        ------
-        BadInput
-            If something is missing, unknown, or outside the table.
-        """
-        ranges = {name: (low, high) for name, low, high in self.ranges}
-        levels = dict(self.levels)
-        for key in at:
-            if key not in ranges and key not in levels:
-                known = ", ".join([*levels, *ranges])
-                raise BadInput(key, "is not known to this fit", f"it knows {known}")
-        place: dict[str, object] = {}
-        for name, seen in levels.items():
-            if name not in at and len(seen) > 1:
-                raise BadInput(name, "missing", f"one of {', '.join(seen)}")
-            place[name] = str(at.get(name, seen[0]))
-            if place[name] not in seen:
-                raise BadInput(
-                    name, f"{place[name]!r} is not in the table", f"one of {', '.join(seen)}"
-                )
-        needed = {name for term in self.terms for name in _columns_of(term)}
-        for name, (low, high) in ranges.items():
-            if name not in at:
-                if low == high:
-                    place[name] = low
-                elif name in needed:
-                    raise BadInput(name, "missing", f"a number in {low:g} .. {high:g}")
-                continue
-            value = at[name]
-            if isinstance(value, bool) or not isinstance(value, (int, float, np.number)):
-                raise BadInput(name, f"{value!r} is not a number", f"give {low:g} .. {high:g}")
-            number = float(value)
-            slack = 1e-9 * max(abs(low), abs(high))
-            if not low - slack <= number <= high + slack and not extrapolate:
-                raise BadInput(
-                    name,
-                    f"{number:g} is outside the table's {low:g} .. {high:g}",
-                    "sweep it, or pass extrapolate=True",
-                )
-            place[name] = number
-        row = self.rows(pd.DataFrame([place]))[0]
-        if not np.isfinite(row).all():
-            raise BadInput("at", "a term of the fit is not defined there", "stay above 0")
-        for term, (centre, *told) in self.tied:
-            if extrapolate or not all(name in place for name in _columns_of(term)):
-                continue
-            one = {name: np.array([float(str(place[name]))]) for name in _columns_of(term)}
-            due = centre + float(np.dot(told, row[: len(told)]))
-            given = float(_value_of(term, one)[0])
-            if abs(given - due) > 1e-6 * (1.0 + abs(due)):
-                raise BadInput(
-                    term,
-                    f"{given:g}, but in the table it follows from the others and would be {due:g}",
-                    "leave it out, or sweep it",
-                )
-        return row
-
-    def describe(self) -> list[str]:
-        """Return what the table covers and what was left out, as lines of plain text.
-
-        Returns
-        -------
-        list of str
-            Lines of at most 72 columns.
-        """
-        spans = [
-            f"{name} {low:g}" if low == high else f"{name} {low:g} .. {high:g}"
-            for name, low, high in self.ranges
-        ]
-        spans += [f"{name} {'|'.join(levels)}" for name, levels in self.levels]
-        lines = _wrap("fitted range (no prediction outside): " + ", ".join(spans))
-        middles = [f"{t} {c:.4g}" for t, c in zip(self.terms, self.centres, strict=True)]
-        middles += [f"{name} {levels[0]}" for name, levels in self.levels if len(levels) > 1]
-        if middles:
-            lines += _wrap("intercept at: " + ", ".join(middles))
-        if self.dropped:
-            lines += _wrap("left out: " + "; ".join(f"{t} ({why})" for t, why in self.dropped))
-        return lines
 
 
 # ---- goodness -------------------------------------------------------------------------------
@@ -505,7 +235,7 @@ class Calibration:
             Lines of at most 72 columns.
         """
         skipped = f", {self.skipped} not predictable" if self.skipped else ""
-        return _wrap(
+        return wrap(
             f"calibration on held-out cells: slope {self.slope}, "
             f"{self.held_out} cells in {self.folds} folds{skipped}"
         )
@@ -539,13 +269,11 @@ def _calibrate_counts(
     if known.sum() >= 3 and np.ptp(eta[known]) > 1e-6:
         middle = float(eta[known].mean())
         line = np.column_stack([np.ones(int(known.sum())), eta[known] - middle])
-        again = replace(
-            _select(scaled, known), design=line, offset=np.zeros(len(line))
-        )
+        again = replace(_select(scaled, known), design=line, offset=np.zeros(len(line)))
         slope = profile(estimate(again), np.array([0.0, 1.0]))
     risk = np.exp(LINKS[counts.link](np.where(known, eta, 0.0)).log_p)
     rows: list[tuple[float | str, ...]] = []
-    for low, high in zip(_CLASSES[:-1], _CLASSES[1:], strict=True):
+    for low, high in itertools.pairwise(_CLASSES):
         cells = known & (risk >= low) & ((risk < high) | (high == 1.0))
         if not cells.any():
             continue
@@ -641,31 +369,9 @@ class NoFit(_Saved):
         """
         return pd.DataFrame([dataclasses.asdict(self)])
 
-    def predict(self, at: Mapping[str, object], *, extrapolate: bool = False) -> Interval:
-        """Refuse.
-
-        Parameters
-        ----------
-        at : mapping
-            A scenario.
-        extrapolate : bool
-            Without effect.
-
-        Returns
-        -------
-        Interval
-            Never.
-
-        Raises
-        ------
-        BadInput
-            Always, with the reason.
-        """
-        raise BadInput(self.quantity, f"there is no fit for {self.variant}", self.reason)
-
     def __str__(self) -> str:
         name = f"{self.quantity}: {self.variant}, {self.waiting}"
-        return "\n".join(_wrap(f"{name}: no fit: {self.reason}"))
+        return "\n".join(wrap(f"{name}: no fit: {self.reason}"))
 
 
 @dataclass(frozen=True)
@@ -794,17 +500,17 @@ class DeadlockFit(_Saved):
         return _coefficients(self)
 
     def __str__(self) -> str:
-        lines = _wrap(f"{self.quantity}: {self.variant}, {self.waiting}")
+        lines = wrap(f"{self.quantity}: {self.variant}, {self.waiting}")
         unit = "log hazard per writepage" if self.link == "cloglog" else "log odds per writepage"
         lines += _table(unit, list(zip(self.design.names, self.coefficients, strict=True)))
-        lines += _wrap(
+        lines += wrap(
             f"{len(self.cells)} cells, {self.episodes} episodes, {self.deadlocks} deadlocks; "
             f"deviance {self.deviance:.4g} on {self.freedom} degrees of freedom; "
             f"scatter {self.scatter:.3g}"
         )
         lines += self.calibration.describe() + self.design.describe()
         for note in self.notes:
-            lines += _wrap(note)
+            lines += wrap(note)
         return "\n".join(lines)
 
 
@@ -922,19 +628,19 @@ class ScalingFit(_Saved):
         return _coefficients(self)
 
     def __str__(self) -> str:
-        lines = _wrap(f"{self.quantity}: {self.variant}, {self.waiting}")
+        lines = wrap(f"{self.quantity}: {self.variant}, {self.waiting}")
         lost = self.quantity == "throughput_lost"
         unit = "log of throughput kept" if lost else "log of idle pages"
         lines += _table(unit, list(zip(self.design.names, self.coefficients, strict=True)))
         what = f"share lost against {self.baseline}" if lost else "pages"
-        lines += _wrap(f"in the middle of the table: {self.average} ({what})")
-        lines += _wrap(
+        lines += wrap(f"in the middle of the table: {self.average} ({what})")
+        lines += wrap(
             f"{self.cells} cells; Q {self.deviance:.4g} on {self.freedom} degrees of freedom; "
             f"scatter {self.scatter:.3g}"
         )
         lines += self.calibration.describe() + self.design.describe()
         for note in self.notes:
-            lines += _wrap(note)
+            lines += wrap(note)
         return "\n".join(lines)
 
 
@@ -1148,12 +854,13 @@ def fit(
         raise BadInput("table", "is empty", "give at least one cell")
     lost, baseline = _lost(frame)
     found: list[AnyFit] = []
-    for key, part in frame.groupby(["variant", "waiting"], sort=True):
-        name = (str(key[0]), str(key[1]))
+    keys = frame[["variant", "waiting"]].astype(str).agg(tuple, axis=1)
+    for name in sorted(set(keys)):
+        part = frame[keys == name]
         found.append(_fit_deadlock(name, part, terms, link, folds, seed))
         for quantity in ("idle_mean", "idle_peak"):
             found.append(_fit_idle(name, quantity, part, folds, seed))
-        found.append(_fit_lost(name, lost.loc[part.index], part, baseline, folds, seed))
+        found.append(_fit_lost(name, lost[keys == name], part, baseline, folds, seed))
     return Fits(tuple(found))
 
 
@@ -1249,7 +956,7 @@ def _log_errors(part: pd.DataFrame, quantity: str) -> Array:
 
 def _measured(part: pd.DataFrame, quantity: str) -> NDArray[np.bool_]:
     columns = [f"{quantity}_{end}" for end in ("low", "best", "high")]
-    return np.isfinite(part[columns].to_numpy(dtype=float)).all(axis=1)
+    return np.asarray(np.isfinite(part[columns].to_numpy(dtype=float)).all(axis=1))
 
 
 def _fit_idle(
@@ -1350,27 +1057,28 @@ def throughput_lost(frame: pd.DataFrame) -> pd.DataFrame:
 
 def _lost(frame: pd.DataFrame) -> tuple[pd.DataFrame, str]:
     """Per row log(throughput / baseline), its own error, the baseline's, and which it is."""
-    if not frame.index.is_unique:
-        raise BadInput("table", "has repeated row numbers", "call reset_index first")
-    running = frame[_measured(frame, "throughput")]
-    running = running[running["throughput_best"] > 0]
-    bare = running[(running["scheme"] == "watermark") & (running["reserve"] == 0)]
-    groups = running.groupby(_SAME, sort=True, dropna=False)
-    unreserved = len(bare) > 0 and bare.groupby(_SAME, dropna=False).ngroups == groups.ngroups
-    error = pd.Series(_log_errors(running, "throughput"), index=running.index)
-    out = pd.DataFrame(
-        {"log_kept": np.nan, "error": np.nan, "shared": np.nan, "baseline": ""}, index=frame.index
-    )
-    for _, group in groups:
-        choice = group.loc[group.index.intersection(bare.index)] if unreserved else group
-        base = choice["throughput_best"].idxmax()
-        kept = np.log(group["throughput_best"] / group.loc[base, "throughput_best"])
-        out.loc[group.index, "log_kept"] = kept
-        out.loc[group.index, "error"] = error[group.index]
-        out.loc[group.index, "shared"] = error[base]
-        out.loc[base, "shared"] = 0.0
-        out.loc[group.index, "baseline"] = str(group.loc[base, "digest"])
-    return out, "no reserve" if unreserved else "the fastest cell"
+    n = len(frame)
+    kept, own, shared = np.full(n, np.nan), np.full(n, np.nan), np.full(n, np.nan)
+    baseline = np.full(n, "", dtype=object)
+    best = frame["throughput_best"].to_numpy(dtype=float)
+    ran = np.flatnonzero(_measured(frame, "throughput") & (best > 0))
+    bare = ((frame["scheme"] == "watermark") & (frame["reserve"] == 0)).to_numpy(dtype=bool)
+    # Rows of one thing done by different schemes.
+    group = frame.groupby(_SAME, dropna=False).ngroup().to_numpy()
+    own[ran] = _log_errors(frame.iloc[ran], "throughput")
+    unreserved = len(ran) > 0 and set(group[ran]) == set(group[ran][bare[ran]])
+    digest = frame["digest"].astype(str).to_numpy()
+    for k in np.unique(group[ran]):
+        rows = ran[group[ran] == k]
+        choice = rows[bare[rows]] if unreserved else rows
+        base = choice[np.argmax(best[choice])]
+        kept[rows] = np.log(best[rows] / best[base])
+        shared[rows] = own[base]
+        shared[base] = 0.0
+        baseline[rows] = digest[base]
+    table = {"log_kept": kept, "error": own, "shared": shared, "baseline": baseline}
+    name = "no reserve" if unreserved else "the fastest cell"
+    return pd.DataFrame(table, index=frame.index), name
 
 
 def _fit_lost(
@@ -1433,14 +1141,13 @@ def smallest_reserve(
         risk is smaller than three deadlocks in all the table's episodes together.
     """
     if isinstance(fit, NoFit):
-        fit.predict(at)
-        raise AssertionError
+        raise BadInput("reserve", f"there is no fit for {fit.variant}", fit.reason)
     if not 0.0 < risk < 1.0:
         raise BadInput("risk", f"{risk:g} is not a probability", "give a number between 0 and 1")
     if "reserve" in at:
         raise BadInput("at", "names the reserve", "leave it out: it is what is asked for")
-    if not any("reserve" in _columns_of(term) for term in fit.design.terms):
-        reasons = [why for term, why in fit.design.dropped if "reserve" in _columns_of(term)]
+    if not any("reserve" in columns_of(term) for term in fit.design.terms):
+        reasons = [why for term, why in fit.design.dropped if "reserve" in columns_of(term)]
         raise BadInput("reserve", "is not in the fit", *(reasons or ["fit with it as a term"])[:1])
     floor = 3.0 / fit.episodes
     if risk < floor and not extrapolate:
@@ -1449,7 +1156,8 @@ def smallest_reserve(
             f"{risk:g} is below what {fit.episodes} episodes can show ({floor:.2g})",
             "sweep more episodes, or pass extrapolate=True",
         )
-    low, high = next((math.ceil(a), math.floor(b)) for n, a, b in fit.design.ranges if n == "reserve")
+    spans = {name: (math.ceil(a), math.floor(b)) for name, a, b in fit.design.ranges}
+    low, high = spans["reserve"]
     edge = f"the table's {low} .. {high} pages"
     if extrapolate:
         low, high = 0, max(16 * high, 1024)

@@ -249,12 +249,11 @@ class Counts:
         # QR of W^1/2 X, heaviest rows first and columns pivoted: that is accurate row by row.
         # X'WX would square the condition number and leave nothing.
         half = np.exp(0.5 * (log_w - scale))[:, None] * x
-        r, pivot = linalg.qr(
-            half[np.argsort(-log_w)], mode="r", pivoting=True, check_finite=False
-        )
+        r, pivot = linalg.qr(half[np.argsort(-log_w)], mode="r", pivoting=True, check_finite=False)
         r = r[:p]
         diagonal = np.abs(np.diag(r))
-        if not diagonal.min() > 0.0:
+        # 1e-100 of the largest is no information at all, and its inverse would not be finite.
+        if not diagonal.min() > 1e-100 * diagonal.max() > 0.0:
             return Surface(-math.inf, np.zeros(p), -np.eye(p))
         # Not a triangular solve: OpenBLAS starts threads for it whatever its size, which costs 50
         # times the work on a busy machine.
@@ -281,10 +280,7 @@ class Counts:
             Coefficients near the estimate.
         """
         share = (self.events + 0.5) / (self.trials + 1.0)
-        if self.link == "logit":
-            eta = special.logit(share)
-        else:
-            eta = np.log(-np.log1p(-share))
+        eta = special.logit(share) if self.link == "logit" else np.log(-np.log1p(-share))
         weight = np.sqrt(self.trials * np.exp(LINKS[self.link](eta).log_w))
         x = weight[:, None] * self.design
         return np.asarray(np.linalg.lstsq(x, weight * (eta - self.offset), rcond=None)[0])
@@ -334,7 +330,7 @@ def _climb(counts: Counts, start: Array, basis: Array) -> tuple[Array, Surface]:
     # Below a decrement of 1e-6 rounding hides whether the value still rises, and Newton is
     # quadratic there anyway.
     beta, here, globalised = start, counts.surface(start), False
-    for _ in range(60):
+    for _ in range(60 if here.value > -math.inf else 0):
         ahead, decrement = newton(beta, here)
         if decrement < math.inf:
             there = counts.surface(ahead)
@@ -360,11 +356,20 @@ def _trust_region(counts: Counts, start: Array, basis: Array) -> Array:
             last[:] = [(u.copy(), counts.surface(start + basis @ u))]
         return last[0][1]
 
+    def value(u: Array) -> float:
+        return -at(u).value
+
+    def jac(u: Array) -> Array:
+        return -(basis.T @ at(u).gradient)
+
+    def hess(u: Array) -> Array:
+        return -(basis.T @ at(u).hessian @ basis)
+
     found = optimize.minimize(
-        lambda u: -at(u).value,
+        value,
         np.zeros(basis.shape[1]),
-        jac=lambda u: -(basis.T @ at(u).gradient),
-        hess=lambda u: -(basis.T @ at(u).hessian @ basis),
+        jac=jac,
+        hess=hess,
         method="trust-exact",
         options={"gtol": 1e-5, "maxiter": 500},
     )
@@ -391,7 +396,10 @@ def estimate(counts: Counts, start: Array | None = None) -> Estimate:
     ArithmeticError
         If the climb does not converge (not seen with a design of full rank).
     """
-    begin = counts.start() if start is None else start
+    starts = [counts.start(), np.zeros(counts.design.shape[1])]
+    if start is not None:
+        starts.insert(0, start)
+    begin = max(starts, key=lambda beta: counts.surface(beta).value)
     w = counts.weight(begin)
     info = counts.design.T @ (w[:, None] * counts.design)
     try:
@@ -476,7 +484,11 @@ def profile_bound(top: Estimate, direction: Array, side: int, level: float = 0.9
     # The signed root is nearly straight in s: Newton from the Wald bound, kept inside a bracket.
     s, low, high = math.sqrt(goal), 0.0, math.inf
     for _ in range(60):
-        value, slope = root(s)
+        try:
+            value, slope = root(s)
+        except ArithmeticError:  # too far in one step for a warm start
+            s = 0.5 * (at + s)
+            continue
         if abs(value) < 1e-9:
             break
         if value < 0:
@@ -524,7 +536,7 @@ def separated(counts: Counts) -> bool:
         bounds=(-1.0, 1.0),
         method="highs",
     )
-    return bool(found.fun < -1e-7)
+    return found.fun is not None and float(found.fun) < -1e-7
 
 
 class Scatter(NamedTuple):
@@ -572,7 +584,7 @@ def allow_scatter(plain: Estimate, level: float = 0.01) -> Scatter:
     found = [Scatter(0.0, ones, plain)]
 
     def surplus(log_size: float) -> float:
-        size, top = math.exp(log_size), found[0].top
+        size, top = math.exp(float(log_size)), found[0].top
         for _ in range(30):
             phi = 1.0 + size**2 * counts.weight(top.beta)
             scaled = replace(counts, events=counts.events / phi, trials=counts.trials / phi)
@@ -580,7 +592,7 @@ def allow_scatter(plain: Estimate, level: float = 0.01) -> Scatter:
             if np.abs(counts.design @ (top.beta - before)).max() < 1e-6 * (1.0 + size):
                 break
         found[0] = Scatter(size, phi, top)
-        return float((counts.deviance(top.beta) / phi).sum()) - freedom
+        return float((counts.deviance(top.beta) / phi).sum() - freedom)
 
     low, high = math.log(1e-3), math.log(10.0)
     if surplus(low) > 0 > surplus(high):
