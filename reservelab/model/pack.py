@@ -143,7 +143,7 @@ def bios_at_most(scenario: Scenario) -> int:
     flushers = sum(mount.flushers for mount in scenario.mounts) * scenario.quota
     dirtiers = sum(mount.dirtiers for mount in scenario.mounts)
     cleaned = scenario.machine.dirty + dirtiers * scenario.quota if dirtiers else 0
-    return (flushers + cleaned) * _levels(scenario)
+    return (flushers + cleaned) * levels(scenario)
 
 
 def pack(scenario: Scenario, bios: int | None = None) -> Tables:
@@ -165,7 +165,7 @@ def pack(scenario: Scenario, bios: int | None = None) -> Tables:
     machine, scheme, mounts = scenario.machine, scenario.scheme, scenario.mounts
     if bios is None:
         filled = machine.pages + machine.oom_kills * machine.pages_per_kill
-        bios = (filled + scenario.threads + 16) * _levels(scenario)
+        bios = (filled + scenario.threads + 16) * levels(scenario)
     classes = _Classes(scenario)
     code: list[tuple[int, ...]] = []
     demands: list[int] = []
@@ -287,14 +287,25 @@ def pack(scenario: Scenario, bios: int | None = None) -> Tables:
     )
 
 
-def _levels(scenario: Scenario) -> int:
-    """How many bios one writepage can turn into: the deepest stack."""
+def levels(scenario: Scenario) -> int:
+    """How many bios one writepage can turn into: the depth of the deepest stack.
+
+    Parameters
+    ----------
+    scenario : Scenario
+        The scenario.
+
+    Returns
+    -------
+    int
+        1 without stacks.
+    """
     deepest = 1
     for mount in scenario.mounts:
-        levels, below = 1, mount.on
+        depth, below = 1, mount.on
         while below is not None:
-            levels, below = levels + 1, scenario.mounts[below].on
-        deepest = max(deepest, levels)
+            depth, below = depth + 1, scenario.mounts[below].on
+        deepest = max(deepest, depth)
     return deepest
 
 

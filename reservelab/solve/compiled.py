@@ -128,3 +128,38 @@ def _overload_of_address(array):  # type: ignore[no-untyped-def]  # noqa: ANN001
 
 
 overload(address)(_overload_of_address)
+
+
+def beyond(pointer, offset):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """Return the pointer `offset` items further on; to plain Python, the rest of the array.
+
+    Parameters
+    ----------
+    pointer : pointer
+        What `address` returned.
+    offset : int
+        Items.
+
+    Returns
+    -------
+    pointer
+        Of the same item type.
+    """
+    return pointer[offset:]
+
+
+@intrinsic
+def _moved_pointer(_: Any, pointer: Any, offset: Any) -> Any:  # noqa: ANN401
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:  # noqa: ANN401, ARG001
+        return builder.gep(values[0], [values[1]])
+
+    return pointer(pointer, offset), generate
+
+
+def _overload_of_beyond(pointer, offset):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    if isinstance(pointer, types.CPointer) and isinstance(offset, types.Integer):
+        return lambda pointer, offset: _moved_pointer(pointer, offset)  # type: ignore[call-arg]
+    return None
+
+
+overload(beyond)(_overload_of_beyond)

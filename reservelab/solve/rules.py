@@ -57,7 +57,7 @@ def start(t: Table, s: Table) -> None:
             s[p.S_FREE] -= need
             s[p.S_ASIDE] += need
     for i in range(threads):
-        _join(t, s, i, class_of(t, s, i))
+        join(t, s, i, class_of(t, s, i))
 
 
 @compiled
@@ -172,7 +172,7 @@ def fire(t: Table, s: Table, i: int) -> None:
             s[lock + p.LOCK_OWNER] = i
             _arrive(t, s, i, s[row + p.PLACE] + 1)
         else:
-            _sleep(s, i, p.ON_LOCK, lock + p.LOCK_HEAD, lock + p.LOCK_TAIL)
+            sleep(s, i, p.ON_LOCK, lock + p.LOCK_HEAD, lock + p.LOCK_TAIL)
     elif opcode == p.UNLOCK:
         _release_lock(t, s, t[code + p.C_OPERAND])
         _arrive(t, s, i, s[row + p.PLACE] + 1)
@@ -304,7 +304,7 @@ def _enter(t: Table, s: Table, i: int, need: int) -> None:
         s[row + p.CLAIM] = need
     elif entry == p.ENTRY_SEMAPHORE:
         if s[p.S_OWNER] != p.NOBODY:
-            _sleep(s, i, p.ON_SEMAPHORE, p.S_HEAD, p.S_TAIL)
+            sleep(s, i, p.ON_SEMAPHORE, p.S_HEAD, p.S_TAIL)
             return
         s[p.S_OWNER] = i
     s[p.S_INSIDE] += 1
@@ -360,7 +360,7 @@ def _alloc(t: Table, s: Table, i: int) -> None:
             if s[p.S_OWNER] == p.NOBODY:
                 s[p.S_OWNER] = i
             else:
-                _sleep(s, i, p.ON_SEMAPHORE, p.S_HEAD, p.S_TAIL)
+                sleep(s, i, p.ON_SEMAPHORE, p.S_HEAD, p.S_TAIL)
             return
         else:
             _back_out(t, s, i)
@@ -505,7 +505,7 @@ def _arrive(t: Table, s: Table, i: int, place: int) -> None:
 
 
 @compiled
-def _sleep(s: Table, i: int, kind: int, head: int, tail: int) -> None:
+def sleep(s: Table, i: int, kind: int, head: int, tail: int) -> None:
     """Put thread `i` to sleep at the end of the queue with these ends."""
     s[p.S_THREAD + i * p.S_THREAD_ROW + p.ASLEEP] = kind
     if s[head] == p.NOBODY:
@@ -565,7 +565,7 @@ def _moved(t: Table, s: Table, i: int) -> None:
 
 
 @compiled
-def _join(t: Table, s: Table, i: int, c: int) -> None:
+def join(t: Table, s: Table, i: int, c: int) -> None:
     row = p.S_THREAD + i * p.S_THREAD_ROW
     size = t[p.H_S_SIZE] + c
     s[t[p.H_S_MEMBER] + c * t[p.H_THREADS] + s[size]] = i
@@ -586,4 +586,4 @@ def _change_class(t: Table, s: Table, i: int) -> None:
     last, position = s[members + s[size]], s[row + p.POSITION]
     s[members + position] = last
     s[p.S_THREAD + last * p.S_THREAD_ROW + p.POSITION] = position
-    _join(t, s, i, new)
+    join(t, s, i, new)

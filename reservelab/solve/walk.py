@@ -47,10 +47,7 @@ from __future__ import annotations
 import copy
 from collections import Counter
 from collections.abc import Callable, Iterator
-from itertools import pairwise
 from typing import Any, NamedTuple
-
-import numpy as np
 
 from reservelab.model import pack as p
 from reservelab.model.scenario import Scenario
@@ -87,6 +84,30 @@ class Bio(NamedTuple):
     carries: Bio | None
 
 
+class ThreadState(NamedTuple):
+    """Where a thread stands and what it has.
+
+    Parameters
+    ----------
+    place : int or str
+        A place.
+    asleep : str
+        What it sleeps on, if it does.
+    want, held, own, drawn, claim, quota : int
+        Pages still wanted by the current alloc, held, in its own reserve, drawn from the scheme's
+        reserve, claimed and not used; writepages or user pages left.
+    """
+
+    place: int | str
+    asleep: str
+    want: int
+    held: int
+    own: int
+    drawn: int
+    claim: int
+    quota: int
+
+
 class Snapshot(NamedTuple):
     """The whole state as plain values, hashable; equal snapshots are the same state.
 
@@ -106,8 +127,8 @@ class Snapshot(NamedTuple):
         Those of each lock; sorted.
     kills : int
         Kills the OOM killer has left.
-    threads : tuple of tuple
-        (place, asleep, want, held, own, drawn, claim, quota) of each thread.
+    threads : tuple of ThreadState
+        Every thread, loop workers last.
     in_flight, queued : tuple of tuple of Bio
         Bios on the device, and in the queue, of each mount; sorted.
     carried : tuple of (Bio or None)
@@ -123,7 +144,7 @@ class Snapshot(NamedTuple):
     semaphore_queue: tuple[int, ...]
     lock_queues: tuple[tuple[tuple[int, str], tuple[int, ...]], ...]
     kills: int
-    threads: tuple[tuple[int | str, str, int, int, int, int, int, int], ...]
+    threads: tuple[ThreadState, ...]
     in_flight: tuple[tuple[Bio, ...], ...]
     queued: tuple[tuple[Bio, ...], ...]
     carried: tuple[Bio | None, ...]
@@ -157,18 +178,31 @@ class Walk:
     scenario : Scenario
         The scenario.
     bios : int, optional
-        Room for bios; as many as there can ever be unless given.
+        Room for bios; what `reservelab.model.pack.pack` gives unless given.
+
+    Attributes
+    ----------
+    tables : Tables
+        The packed scenario.
+    state : ndarray of int64
+        What the rules change.
+    mount_of : list of int
+        The mount whose filesystem each thread runs.
+    serves : list of int
+        The stacked mount whose queue a loop worker empties, -1 for the others.
     """
 
     def __init__(self, scenario: Scenario, bios: int | None = None) -> None:
         self.scenario = scenario
-        room = max(1, p.bios_at_most(scenario)) if bios is None else bios
-        self.tables = p.pack(scenario, room)
+        self.tables = p.pack(scenario, bios)
         self.state = self.tables.state()
-        t = self.tables.t
-        rows = t[t[p.H_THREAD] :][: t[p.H_THREADS] * p.T_ROW].reshape(-1, p.T_ROW).tolist()
-        self._threads: list[list[int]] = rows
-        self.mount_of: list[int] = [row[p.T_MOUNT] for row in rows]
+        self._t: list[int] = self.tables.t.tolist()
+        first = self._t[p.H_THREAD]
+        self._threads = [
+            self._t[first + i * p.T_ROW :][: p.T_ROW] for i in range(self._t[p.H_THREADS])
+        ]
+        self.mount_of = [row[p.T_MOUNT] for row in self._threads]
+        self.serves = [row[p.T_SERVES] for row in self._threads]
         # In the order in which the packing numbers them.
         self._locks = [
             (index, name)
@@ -177,7 +211,7 @@ class Walk:
         ]
         self._queues_before: list[tuple[int, ...]] | None = None
         self._fired = p.NOBODY
-        rules.start(t, self.state)
+        rules.start(self.tables.t, self.state)
         self._pages = self._all_pages(self.state.tolist())
 
     def copy(self) -> Walk:
@@ -205,13 +239,13 @@ class Walk:
         t, f, s = self.tables.t, self.tables.f, self.state
         listed = s.tolist()
         found: list[tuple[Transition, float]] = []
-        for c in range(int(t[p.H_CONDITIONAL])):
+        for c in range(self._t[p.H_CONDITIONAL]):
             members = self._members(listed, c)
             if not members or not rules.is_enabled(t, s, c):
                 continue
-            kind, argument = t[t[p.H_CLASS] + c * p.C_ROW :][:2]
-            if kind == p.K_PICK:
-                queue = self._bag(listed, int(argument))
+            row = self._t[p.H_CLASS] + c * p.C_ROW
+            if self._t[row + p.C_KIND] == p.K_PICK:
+                queue = self._bag(listed, self._t[row + p.C_ARGUMENT])
                 for bio, times in Counter(queue).items():
                     found += [(("pick", i, bio), times / len(queue)) for i in members]
             else:
@@ -266,7 +300,7 @@ class Walk:
             # A loop worker's quota is never looked at; it has none.
             quota = 0 if static[p.T_KIND] == p.WORKER else row[p.QUOTA]
             counts = (row[p.WANT], row[p.HELD], row[p.OWN], row[p.DRAWN], row[p.CLAIM], quota)
-            threads.append((self.place(s, i), _ASLEEP[row[p.ASLEEP]], *counts))
+            threads.append(ThreadState(self._place(s, i), _ASLEEP[row[p.ASLEEP]], *counts))
         return Snapshot(
             free=s[p.S_FREE],
             dirty=s[p.S_DIRTY],
@@ -281,7 +315,7 @@ class Walk:
             in_flight=tuple(() if m in stacked else bags[m] for m in mounts),
             queued=tuple(bags[m] if m in stacked else () for m in mounts),
             carried=tuple(
-                None if (bio := self._row(s, i)[p.CARRIES]) == p.NOBODY else self.bio(s, bio)
+                None if (bio := self._row(s, i)[p.CARRIES]) == p.NOBODY else self._bio(s, bio)
                 for i, static in enumerate(self._threads)
                 if static[p.T_KIND] == p.WORKER
             ),
@@ -301,47 +335,6 @@ class Walk:
             names.append(name)
         return names
 
-    def place(self, s: list[int], i: int) -> int | str:
-        """Where a thread stands.
-
-        Parameters
-        ----------
-        s : list of int
-            A state, `Walk.state` or a copy of an earlier one.
-        i : int
-            The thread.
-
-        Returns
-        -------
-        int or str
-            A place.
-        """
-        mount, _, block, _ = self._threads[i]
-        at = int(s[p.S_THREAD + i * p.S_THREAD_ROW + p.PLACE]) - block
-        if at < p.STEPS_AT:
-            return _PLACES[at]
-        step = at - p.STEPS_AT
-        return "exit" if step == len(self.scenario.mounts[mount].filesystem.program) else step
-
-    def bio(self, s: list[int], slot: int) -> Bio:
-        """The value of the bio in a slot.
-
-        Parameters
-        ----------
-        s : list of int
-            A state.
-        slot : int
-            The slot.
-
-        Returns
-        -------
-        Bio
-            With those it carries.
-        """
-        pages, drawn, owner, upper, _ = self._bio_row(s, slot)
-        carried = None if upper == p.NOBODY else self.bio(s, upper)
-        return Bio(self.mount_of[owner], owner, pages, drawn, carried)
-
     # --- firing ----------------------------------------------------------------------------------
 
     def fire(self, transition: Transition, draw: Draw) -> None:
@@ -359,6 +352,8 @@ class Walk:
         ------
         ValueError
             If the transition is not enabled.
+        RuntimeError
+            If there is no room for a bio; the state is then void.
         """
         if transition not in [enabled for enabled, _ in self.transitions()]:
             raise ValueError(f"{transition} is not enabled")
@@ -377,11 +372,11 @@ class Walk:
             case _:
                 rules.kill(t, s)
         if s[p.S_OVERFLOW]:
-            raise RuntimeError(f"no room for another bio among {t[p.H_BIOS]}")
+            raise RuntimeError(f"no room for more than {t[p.H_BIOS]} bios; make a Walk with more")
         while s[p.S_PENDING] > 0:
             s[p.S_PENDING] -= 1
             arrived = int(s[t[p.H_S_PENDING] + s[p.S_PENDING]])
-            step = self.place(s, arrived)
+            step = self._place(s.tolist(), arrived)
             rules.settle(t, s, arrived, draw(arrived, int(step)))
         rules.regroup(t, s, fired)
         self._fired = fired
@@ -410,14 +405,14 @@ class Walk:
         yield from self._class_breaches(s)
 
     def _bio_breaches(self, s: list[int]) -> Iterator[tuple[str, str]]:
-        t, workers = self.tables.t, self.scenario.stacked
+        slots = self._t[p.H_BIOS]
         chains: list[list[int]] = [self._slots(s, s[p.S_UNUSED_BIO])]
         outstanding: list[tuple[int, list[int]]] = []  # the mount, and the bio with what it carries
         for mount in range(len(self.scenario.mounts)):
             outstanding += [(mount, self._slots(s, bio)) for bio in self._bag_slots(s, mount)]
         for i, static in enumerate(self._threads):
             carries = self._row(s, i)[p.CARRIES]
-            place = self.place(s, i)
+            place = self._place(s, i)
             serving = static[p.T_KIND] == p.WORKER and place != "idle" and self._before_submit(i, s)
             if (carries != p.NOBODY) != serving:
                 yield "I14", f"thread {i} at {place} carries bio {carries}"
@@ -425,15 +420,15 @@ class Walk:
                 outstanding.append((static[p.T_SERVES], self._slots(s, carries)))
         chains += [chain for _, chain in outstanding]
         times = Counter(slot for chain in chains for slot in chain)
-        wrong = {slot: times[slot] for slot in range(int(t[p.H_BIOS])) if times[slot] != 1}
-        if wrong or len(times) != t[p.H_BIOS]:
+        wrong = {slot: times[slot] for slot in range(slots) if times[slot] != 1}
+        if wrong or len(times) != slots:
             yield "I13", f"slots found more or less than once: {wrong or dict(times)}"
         count: Counter[int] = Counter()
         keeps = self.scenario.scheme.exit in ("refill", "refill_flag_set")
         for mount, chain in outstanding:
             expected = mount
             for k, slot in enumerate(chain):
-                pages, drawn, owner, _, _ = self._bio_row(s, slot)
+                pages, drawn, owner, _ = self._bio_row(s, slot)
                 count[owner] += 1
                 _, kind, _, serves = self._threads[owner]
                 last = k == len(chain) - 1
@@ -445,8 +440,6 @@ class Walk:
         out = [self._row(s, i)[p.OUT] for i in range(len(self._threads))]
         if out != [count[i] for i in range(len(out))]:
             yield "I14", f"threads count {out} bios, there are {dict(count)}"
-        if len(workers) != sum(row[p.T_KIND] == p.WORKER for row in self._threads):
-            yield "I14", "not one loop worker for each stacked mount"
 
     def _page_breaches(self, s: list[int]) -> Iterator[tuple[str, str]]:
         scenario, scheme = self.scenario, self.scenario.scheme
@@ -455,10 +448,8 @@ class Walk:
         pools = [self._mount_pool(s, m) for m in range(len(scenario.mounts))]
         reserve = scenario.reserve or 0
         if min(s[p.S_FREE], s[p.S_DIRTY], s[p.S_POOL], s[p.S_KILLS], *pools) < 0:
-            yield "I2", (
-                f"free {s[p.S_FREE]}, dirty {s[p.S_DIRTY]}, pool {s[p.S_POOL]},"
-                f" pools of mounts {pools}, kills {s[p.S_KILLS]}"
-            )
+            pages = f"free {s[p.S_FREE]}, dirty {s[p.S_DIRTY]}, pool {s[p.S_POOL]}"
+            yield "I2", f"{pages}, pools of mounts {pools}, kills {s[p.S_KILLS]}"
         if s[p.S_POOL] > (reserve if scheme.start == "pool" else 0):
             yield "I2", f"{s[p.S_POOL]} pages in the pool"
         if max(pools) > (reserve if scheme.start == "mount_pools" else 0):
@@ -482,8 +473,6 @@ class Walk:
                 if whole != self._need(i):
                     yield "I3", f"thread {i} has {whole} of its {self._need(i)} own pages"
         aside = s[p.S_POOL] + sum(pools) + sum(row[p.OWN] + row[p.CLAIM] for row in rows)
-        if scheme.entry == "tickets":  # a claim is part of what was set aside, own pages of none
-            aside = s[p.S_POOL] + sum(row[p.CLAIM] for row in rows)
         if s[p.S_ASIDE] != aside:
             yield "I12", f"{s[p.S_ASIDE]} pages counted as set aside, there are {aside}"
 
@@ -492,9 +481,9 @@ class Walk:
         keeps = scheme.exit in ("refill", "refill_flag_set")
         written, plain = 0, True
         for i, (mount, kind, _, _) in enumerate(self._threads):
-            row, place, need = self._row(s, i), self.place(s, i), self._need(i)
+            row, place, need = self._row(s, i), self._place(s, i), self._need(i)
             program = self.scenario.mounts[mount].filesystem.program
-            inside = self._inside(place)
+            inside = _inside(place)
             at_alloc = isinstance(place, int) and program[place].verb == "alloc"
             before = inside and self._before_submit(i, s)
             worst = sum(step.worst for step in program[: place + 1]) if before else 0  # type: ignore[operator]
@@ -518,10 +507,10 @@ class Walk:
                 if wrong:
                     counts = {name: row[at] for name, at in _COUNTED.items()}
                     yield "I4", f"thread {i} at {place} has {counts}, need {need}"
-        inside = [self._inside(self.place(s, i)) for i in range(len(self._threads))]
+        number = sum(_inside(self._place(s, i)) for i in range(len(self._threads)))
         limit = scheme.max_sections
-        if s[p.S_INSIDE] != sum(inside) or (limit is not None and sum(inside) > limit):
-            yield "I11", f"{s[p.S_INSIDE]} counted inside, there are {sum(inside)}, limit {limit}"
+        if s[p.S_INSIDE] != number or (limit is not None and number > limit):
+            yield "I11", f"{s[p.S_INSIDE]} counted inside, there are {number}, limit {limit}"
         if any(mount.dirtiers for mount in self.scenario.mounts):
             written = 0
         if s[p.S_WRITEPAGES] < written or (plain and s[p.S_WRITEPAGES] != written):
@@ -531,7 +520,7 @@ class Walk:
         scheme, owner = self.scenario.scheme, s[p.S_OWNER]
         held: dict[int, int] = {}
         for i, mount in enumerate(self.mount_of):
-            place = self.place(s, i)
+            place = self._place(s, i)
             program = self.scenario.mounts[mount].filesystem.program
             names: set[str] = set()
             for step in program[: place if isinstance(place, int) else 0]:
@@ -551,12 +540,12 @@ class Walk:
             if owner != p.NOBODY:
                 yield "I6", f"thread {owner} owns a semaphore where there is none"
             return
-        if owner != p.NOBODY and not self._inside(self.place(s, owner)):
-            yield "I6", f"the owner, thread {owner}, is at {self.place(s, owner)}"
+        if owner != p.NOBODY and not _inside(self._place(s, owner)):
+            yield "I6", f"the owner, thread {owner}, is at {self._place(s, owner)}"
         for i in range(len(self._threads)):
             if i != owner and self._row(s, i)[p.DRAWN] > 0:
                 yield "I6", f"thread {i} has drawn from the pool, thread {owner} owns it"
-            at_entry = scheme.entry == "semaphore" and self._inside(self.place(s, i))
+            at_entry = scheme.entry == "semaphore" and _inside(self._place(s, i))
             if at_entry and i != owner:
                 yield "I6", f"thread {i} is inside, thread {owner} owns the semaphore"
         if owner == p.NOBODY and s[p.S_POOL] != (self.scenario.reserve or 0):
@@ -596,68 +585,76 @@ class Walk:
             if asleep == p.ON_OWN and not (
                 scenario.scheme.exit == "refill_flag_set"
                 and s[p.S_OWNER] == i
-                and self.place(s, i) == "exit"
+                and self._place(s, i) == "exit"
                 and self._row(s, i)[p.DRAWN] > 0
             ):
-                yield "I8", f"thread {i} at {self.place(s, i)} sleeps on its own semaphore"
+                yield "I8", f"thread {i} at {self._place(s, i)} sleeps on its own semaphore"
         for old, new in zip(self._queues_before or queues, queues, strict=True):
-            joined = new[-1:] if new[-1:] == (self._fired,) and new[-1:] != old[-1:] else ()
-            stayed = new[: len(new) - len(joined)]
-            if stayed != old[len(old) - len(stayed) :] or len(old) - len(stayed) > 1:
+            if new not in [old[k:] + joined for k in (0, 1) for joined in ((), (self._fired,))]:
                 yield "I9", f"queue {old} became {new} when thread {self._fired} fired"
 
     def _class_breaches(self, s: list[int]) -> Iterator[tuple[str, str]]:
-        t = self.tables.t
-        sizes = s[t[p.H_S_SIZE] :][: t[p.H_CLASSES]]
+        sizes = s[self._t[p.H_S_SIZE] :][: self._t[p.H_CLASSES]]
         if sum(sizes) != len(self._threads) or min(sizes) < 0:
             yield "I10", f"sizes {sizes} of {len(self._threads)} threads"
             return
         for i in range(len(self._threads)):
             c, position = self._row(s, i)[p.CLASS], self._row(s, i)[p.POSITION]
-            right = int(rules.class_of(t, self.state, i))
+            right = int(rules.class_of(self.tables.t, self.state, i))
             members = self._members(s, c)
             if c != right or not 0 <= position < len(members) or members[position] != i:
                 yield "I10", f"thread {i} is number {position} of class {c}, belongs to {right}"
         if s[p.S_PENDING] or s[p.S_MOVED] or s[p.S_OVERFLOW]:
-            yield "I15", (
-                f"{s[p.S_PENDING]} allocs without a number, {s[p.S_MOVED]} threads to be"
-                f" regrouped, overflow {s[p.S_OVERFLOW]}"
-            )
+            left = f"{s[p.S_PENDING]} allocs without number, {s[p.S_MOVED]} threads to regroup"
+            yield "I15", f"{left}, overflow {s[p.S_OVERFLOW]}"
 
     # --- reading the state -----------------------------------------------------------------------
+
+    def _place(self, s: list[int], i: int) -> int | str:
+        mount, _, block, _ = self._threads[i]
+        at = int(s[p.S_THREAD + i * p.S_THREAD_ROW + p.PLACE]) - block
+        if at < p.STEPS_AT:
+            return _PLACES[at]
+        step = at - p.STEPS_AT
+        return "exit" if step == len(self.scenario.mounts[mount].filesystem.program) else step
+
+    def _bio(self, s: list[int], slot: int) -> Bio:
+        pages, drawn, owner, upper = self._bio_row(s, slot)
+        carried = None if upper == p.NOBODY else self._bio(s, upper)
+        return Bio(self.mount_of[owner], owner, pages, drawn, carried)
 
     def _row(self, s: list[int], i: int) -> list[int]:
         at = p.S_THREAD + i * p.S_THREAD_ROW
         return s[at : at + p.S_THREAD_ROW]
 
     def _lock_row(self, s: list[int], k: int) -> list[int]:
-        at = self.tables.t[p.H_S_LOCK] + k * p.S_LOCK_ROW
+        at = self._t[p.H_S_LOCK] + k * p.S_LOCK_ROW
         return s[at : at + p.S_LOCK_ROW]
 
     def _bio_row(self, s: list[int], slot: int) -> list[int]:
-        at = self.tables.t[p.H_S_BIO] + slot * p.S_BIO_ROW
-        return [*s[at : at + p.S_BIO_ROW], slot]
+        at = self._t[p.H_S_BIO] + slot * p.S_BIO_ROW
+        return s[at : at + p.S_BIO_ROW]
 
     def _mount_pool(self, s: list[int], mount: int) -> int:
-        return s[self.tables.t[p.H_S_MOUNT] + mount * p.S_MOUNT_ROW + p.MOUNT_POOL]
+        return s[self._t[p.H_S_MOUNT] + mount * p.S_MOUNT_ROW + p.MOUNT_POOL]
 
     def _members(self, s: list[int], c: int) -> list[int]:
-        t = self.tables.t
+        t = self._t
         size = s[t[p.H_S_SIZE] + c]
         return s[t[p.H_S_MEMBER] + c * t[p.H_THREADS] :][:size]
 
     def _bag_slots(self, s: list[int], mount: int) -> list[int]:
-        t = self.tables.t
+        t = self._t
         size = s[t[p.H_S_MOUNT] + mount * p.S_MOUNT_ROW + p.BAG]
         return s[t[p.H_S_BAG] + mount * t[p.H_BIOS] :][:size]
 
     def _bag(self, s: list[int], mount: int) -> list[Bio]:
-        return [self.bio(s, slot) for slot in self._bag_slots(s, mount)]
+        return [self._bio(s, slot) for slot in self._bag_slots(s, mount)]
 
     def _slots(self, s: list[int], slot: int) -> list[int]:
         """A chain of slots; one that runs in a circle is cut where it is longer than all slots."""
-        chain = []
-        while slot != p.NOBODY and len(chain) <= self.tables.t[p.H_BIOS]:
+        chain: list[int] = []
+        while slot != p.NOBODY and len(chain) <= self._t[p.H_BIOS]:
             chain.append(slot)
             slot = self._bio_row(s, slot)[p.BIO_UPPER]
         return chain
@@ -694,17 +691,14 @@ class Walk:
         return self.scenario.mounts[self.mount_of[i]].filesystem.nr_pages
 
     def _step(self, s: list[int], i: int) -> str:
-        place = self.place(s, i)
+        place = self._place(s, i)
         if isinstance(place, str):
             return place
         return str(self.scenario.mounts[self.mount_of[i]].filesystem.program[place])
 
-    def _inside(self, place: int | str) -> bool:
-        return isinstance(place, int) or place == "exit"
-
     def _before_submit(self, i: int, s: list[int]) -> bool:
         """Whether a thread that serves or writes a page has not sent its bio yet."""
-        place = self.place(s, i)
+        place = self._place(s, i)
         verbs = [step.verb for step in self.scenario.mounts[self.mount_of[i]].filesystem.program]
         return place == "enter" or (isinstance(place, int) and place <= verbs.index("submit"))
 
@@ -720,13 +714,17 @@ class Walk:
             pages += i in dirtiers and self._before_submit(i, s)
         for _, row in self._bios(s):
             pages += row[p.BIO_PAGES] + (row[p.BIO_OWNER] in dirtiers)
-        return int(pages)
+        return pages
 
 
 _COUNTED = {
     "want": p.WANT, "held": p.HELD, "own": p.OWN, "drawn": p.DRAWN, "claim": p.CLAIM,
     "quota": p.QUOTA, "bios": p.OUT,
 }  # fmt: skip
+
+
+def _inside(place: int | str) -> bool:
+    return isinstance(place, int) or place == "exit"
 
 
 def _order(bio: Bio) -> tuple[Any, ...]:
