@@ -59,7 +59,9 @@ _DIRECTORY = _cache_directory()
 
 
 def compiled(function: _F) -> _F:
-    """Compile a function with numba: no GIL, no bounds checks, cached where that is possible.
+    """Compile a small function with numba, to be inlined wherever it is called.
+
+    No GIL, no bounds checks, cached where that is possible; compiled code allocates nothing.
 
     Parameters
     ----------
@@ -71,19 +73,39 @@ def compiled(function: _F) -> _F:
     callable
         The compiled function.
     """
+    # An event passes through a row of small functions: calls made it half as fast again.
+    return _compile(function, forceinline=True)
+
+
+def outlined(function: _F) -> _F:
+    """Compile a large function with numba, to be called: inlined often it compiles for minutes.
+
+    Parameters
+    ----------
+    function : callable
+        As for `compiled`.
+
+    Returns
+    -------
+    callable
+        The compiled function.
+    """
+    return _compile(function, forceinline=False)
+
+
+def _compile(function: _F, forceinline: bool) -> _F:
     config: Any = numba.config
     njit: Any = numba.njit
     theirs, config.CACHE_DIR = config.CACHE_DIR, _DIRECTORY or ""
     try:
         # numba looks at the directory when it decorates: other packages keep theirs.
-        # _nrt=False: compiled code allocates nothing, so no array needs its references counted at
-        # every call; counting made an event six times slower. forceinline: the rules are small
-        # functions that an event passes through in a row; calls made it half as fast again.
+        # _nrt=False: where nothing is allocated, no array needs its references counted at every
+        # call; counting made an event six times slower.
         decorate = njit(
             cache=_DIRECTORY is not None,
             nogil=True,
             error_model="numpy",
-            forceinline=True,
+            forceinline=forceinline,
             _nrt=False,
         )
         result: _F = decorate(function)

@@ -25,7 +25,7 @@ from reservelab.model import pack as p
 from reservelab.model.errors import BadInput
 from reservelab.model.scenario import Scenario
 from reservelab.solve import rules
-from reservelab.solve.compiled import address, beyond, compiled
+from reservelab.solve.compiled import address, beyond, compiled, outlined
 from reservelab.solve.simulate import weigh
 
 Array = Any  # numba specialises, mypy need not know
@@ -122,7 +122,7 @@ def _chain(t: Array, s: Array, b: Array, bio: int, where: int) -> tuple[int, int
     return code << b[B_WHERE] | where, top
 
 
-@compiled
+@outlined
 def encode(t: Array, s: Array, b: Array, words: Array, scratch: Array) -> int:
     """Write the canonical form of a state to `words`; return how many words it takes.
 
@@ -235,7 +235,7 @@ def _before(
     return False
 
 
-@compiled
+@outlined
 def decode(t: Array, s: Array, b: Array, words: Array, scratch: Array) -> None:
     """Write the state that `words` stands for to `s`; thread k is the k-th record.
 
@@ -462,7 +462,7 @@ def _rehash(arena: Array, offsets: Array, states: int, slots: Array, size: int) 
         slots[slot] = number
 
 
-@compiled
+@outlined
 def _emit(
     t: Array, b: Array, stack: Array, likely: Array, words: Array, scratch: Array, arena: Array,
     offsets: Array, slots: Array, parents: Array, begin: Array, targets: Array, rates: Array,
@@ -516,9 +516,9 @@ def _emit(
 @compiled
 def _explore(
     t_array: Array, f_array: Array, b_array: Array, x_array: Array, work: Array,
-    likely_array: Array, arena_array: Array, offsets_array: Array, slots_array: Array, parents_array: Array,
-    kinds_array: Array, totals_array: Array, rewards_array: Array, begin_array: Array,
-    targets_array: Array, rates_array: Array, orbits: Array, most: int,
+    likely_array: Array, arena_array: Array, offsets_array: Array, slots_array: Array,
+    parents_array: Array, kinds_array: Array, totals_array: Array, rewards_array: Array,
+    begin_array: Array, targets_array: Array, rates_array: Array, orbits: Array, most: int,
 ) -> int:
     """Process stored states in the order they were found, `most` of them at most.
 
