@@ -566,6 +566,7 @@ def _moved(t: Table, s: Table, i: int) -> None:
 
 @compiled
 def join(t: Table, s: Table, i: int, c: int) -> None:
+    """Put thread `i`, which is in no guard class, into class `c`."""
     row = p.S_THREAD + i * p.S_THREAD_ROW
     size = t[p.H_S_SIZE] + c
     s[t[p.H_S_MEMBER] + c * t[p.H_THREADS] + s[size]] = i

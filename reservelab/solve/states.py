@@ -43,10 +43,11 @@ W_INSIDE, W_ENTRY, W_PAGES, W_SEMAPHORE, W_LOCKS, W_IDLE, W_FINISHING, REWARDS =
 TRANSIENT, COMPLETED, DEADLOCKED = range(3)
 (
     X_STATES, X_CURSOR, X_WORDS, X_TRANSITIONS, X_SLOTS, X_ROOM_STATES, X_ROOM_WORDS,
-    X_ROOM_TRANSITIONS, X_RECORD, X_STOP,
-) = range(10)  # fmt: skip
+    X_ROOM_TRANSITIONS, X_RECORD, X_STOP, X_TAGGED,
+) = range(11)  # fmt: skip
 PAUSED, EXHAUSTED, NO_ROOM, FOUND = range(4)
 OUTCOMES = 64  # of one firing that can be in hand at once
+FIRES, FINISHES = 1, 2  # labels of a transition: what the tagged thread does in it
 
 
 
@@ -466,7 +467,7 @@ def _rehash(arena: Array, offsets: Array, states: int, slots: Array, size: int) 
 def _emit(
     t: Array, b: Array, stack: Array, likely: Array, words: Array, scratch: Array, arena: Array,
     offsets: Array, slots: Array, parents: Array, begin: Array, targets: Array, rates: Array,
-    f: Array, x: Array,
+    labels: Array, label: int, f: Array, x: Array,
 ) -> bool:
     """Store every state that a firing leads to, over all numbers drawn; False: no room.
 
@@ -507,8 +508,10 @@ def _emit(
                     return False
                 targets[k] = number
                 rates[k] = 0.0
+                labels[k] = 0
                 x[X_TRANSITIONS] += 1
             rates[k] += likely[depth]
+            labels[k] |= label
         depth -= 1
     return True
 
@@ -518,7 +521,8 @@ def _explore(
     t_array: Array, f_array: Array, b_array: Array, x_array: Array, work: Array,
     likely_array: Array, arena_array: Array, offsets_array: Array, slots_array: Array,
     parents_array: Array, kinds_array: Array, totals_array: Array, rewards_array: Array,
-    begin_array: Array, targets_array: Array, rates_array: Array, orbits: Array, most: int,
+    begin_array: Array, targets_array: Array, rates_array: Array, labels_array: Array,
+    orbits: Array, most: int,
 ) -> int:
     """Process stored states in the order they were found, `most` of them at most.
 
@@ -530,7 +534,7 @@ def _explore(
     likely, arena, offsets = address(likely_array), address(arena_array), address(offsets_array)
     slots, parents, kinds = address(slots_array), address(parents_array), address(kinds_array)
     totals, rewards, begin = address(totals_array), address(rewards_array), address(begin_array)
-    targets, rates = address(targets_array), address(rates_array)
+    targets, rates, labels = address(targets_array), address(rates_array), address(labels_array)
     size, threads, mounts = t[p.H_STATE], t[p.H_THREADS], t[p.H_MOUNTS]
     conditional = t[p.H_CONDITIONAL]
     # `work` holds the decoded state, then scratch, then words, then the stack of outcomes.
@@ -562,7 +566,7 @@ def _explore(
                 rules.kill(t, stack)
                 room = _emit(
                     t, b, stack, likely, words, spare, arena, offsets, slots, parents, begin,
-                    targets, rates, f, x,
+                    targets, rates, labels, 0, f, x,
                 )  # fmt: skip
         orbit = 1.0
         first = 0  # of the group of thread i
@@ -579,6 +583,7 @@ def _explore(
             c = s[p.S_THREAD + i * p.S_THREAD_ROW + p.CLASS]
             if c == 0 or (c < conditional and weights[c] > 0.0):
                 row = t[p.H_CLASS] + c * p.C_ROW
+                tagged = FIRES if i == x[X_TAGGED] else 0
                 if t[row + p.C_KIND] == p.K_PICK:
                     mount = t[row + p.C_ARGUMENT]
                     queued = s[t[p.H_S_MOUNT] + mount * p.S_MOUNT_ROW + p.BAG]
@@ -587,18 +592,24 @@ def _explore(
                         likely[0] = 1.0 / queued
                         rules.pick(t, stack, i, position)
                         room = room and _emit(
-                            t, b, stack, likely, words, spare, arena,
-                            offsets, slots, parents, begin, targets, rates, f, x,
+                            t, b, stack, likely, words, spare, arena, offsets, slots, parents,
+                            begin, targets, rates, labels, tagged, f, x,
                         )  # fmt: skip
                 else:
                     _copy(stack, s, size)
                     likely[0] = run
                     rules.fire(t, stack, i)
                     finishing += run * stack[p.S_WRITEPAGES]
-                    room = _emit(
-                        t, b, stack, likely, words, spare, arena, offsets,
-                        slots, parents, begin, targets, rates, f, x,
-                    )  # fmt: skip
+                    label = tagged
+                    touched = t[row + p.C_KIND] == p.K_TOUCH and stack[p.S_FREE] < s[p.S_FREE]
+                    if tagged and (stack[p.S_WRITEPAGES] > 0 or touched):
+                        label |= FINISHES
+                    # Only a capped number of bios without pages can overflow: the thread waits.
+                    if stack[p.S_OVERFLOW] == 0:
+                        room = _emit(
+                            t, b, stack, likely, words, spare, arena, offsets, slots, parents,
+                            begin, targets, rates, labels, label, f, x,
+                        )  # fmt: skip
             i += run
         for mount in range(mounts):
             rate = weights[conditional + mount]
@@ -610,8 +621,8 @@ def _explore(
                         likely[0] = rate / flying
                         rules.complete(t, stack, mount, position)
                         room = _emit(
-                            t, b, stack, likely, words, spare, arena,
-                            offsets, slots, parents, begin, targets, rates, f, x,
+                            t, b, stack, likely, words, spare, arena, offsets, slots, parents,
+                            begin, targets, rates, labels, 0, f, x,
                         )  # fmt: skip
         if not room:
             x[X_TRANSITIONS] = begin[now]
@@ -665,6 +676,8 @@ class StateSpace:
         Threads inside, waiting for what, idle pages, and the rate at which writepages complete.
     begin, targets, rates : ndarray of int64, int32, float64
         Transitions of state k are begin[k] to begin[k + 1]; empty if they were not recorded.
+    labels : ndarray of uint8
+        For each transition, whether the tagged thread FIRES and FINISHES something in it.
     unmerged : float
         States if no two threads were interchangeable; exact below 2^53.
     processed : int
@@ -683,6 +696,7 @@ class StateSpace:
     begin: NDArray[np.int64]
     targets: NDArray[np.int32]
     rates: NDArray[np.float64]
+    labels: NDArray[np.uint8]
     unmerged: float
     processed: int
 
@@ -691,8 +705,47 @@ class StateSpace:
         """Merged states found."""
         return len(self.kinds)
 
+    @property
+    def bios(self) -> int:
+        """Room for bios in the packed scenario."""
+        return int(self.tables.t[p.H_BIOS])
 
-def layout_of(scenario: Scenario, tables: p.Tables, tagged: int | None = None) -> NDArray[np.int64]:
+    def words(self, number: int) -> NDArray[np.int64]:
+        """The canonical form of a state.
+
+        Parameters
+        ----------
+        number : int
+            Its number.
+
+        Returns
+        -------
+        ndarray of int64
+            Its words.
+        """
+        return self.arena[self.offsets[number] : self.offsets[number + 1]]
+
+    def canonical(self, state: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The canonical form of any state of the same tables.
+
+        Parameters
+        ----------
+        state : ndarray of int64
+            A state as the rules know it.
+
+        Returns
+        -------
+        ndarray of int64
+            Its words.
+        """
+        size = scratch_size(int(self.tables.t[p.H_THREADS]), self.bios)
+        words, scratch = np.zeros(size, dtype=np.int64), np.zeros(size, dtype=np.int64)
+        return words[: encode(self.tables.t, state, self.layout, words, scratch)]
+
+
+def layout_of(
+    scenario: Scenario, tables: p.Tables, unbounded: bool = False, tagged: int | None = None
+) -> NDArray[np.int64]:
     """How the states of a scenario are packed: the widths of all fields, and the groups.
 
     Parameters
@@ -701,6 +754,8 @@ def layout_of(scenario: Scenario, tables: p.Tables, tagged: int | None = None) -
         The scenario.
     tables : Tables
         Its packed form.
+    unbounded : bool
+        Whether quotas are not counted.
     tagged : int, optional
         A thread that is not interchangeable with any other.
 
@@ -719,7 +774,7 @@ def layout_of(scenario: Scenario, tables: p.Tables, tagged: int | None = None) -
     threads = int(t[p.H_THREADS])
     machine = scenario.machine
     dirtiers = sum(mount.dirtiers for mount in mounts)
-    user_pages = machine.dirty + dirtiers * scenario.quota if dirtiers else machine.dirty
+    user_pages = machine.dirty + (machine.pages if unbounded else dirtiers * scenario.quota)
     most_free = machine.pages + user_pages + machine.oom_kills * machine.pages_per_kill
     worst = max(mount.filesystem.worst_demand for mount in mounts)
     places = max(len(mount.filesystem.program) for mount in mounts) + p.STEPS_AT + 1
@@ -739,7 +794,7 @@ def layout_of(scenario: Scenario, tables: p.Tables, tagged: int | None = None) -
         B_OWN: scenario.need if "own" in scheme.grants else 0,
         B_DRAWN: worst if counts else 0,
         B_CLAIM: scenario.need if "claim" in scheme.grants else 0,
-        B_QUOTA: scenario.quota,
+        B_QUOTA: 0 if unbounded else scenario.quota,
         B_QUEUE: threads if t[p.H_SLEEPS] else 0,
         B_CHAINS: bios,
         B_WHERE: 2 * len(mounts) - 1 if scenario.stacked else len(mounts) - 1,
@@ -747,6 +802,7 @@ def layout_of(scenario: Scenario, tables: p.Tables, tagged: int | None = None) -
         B_PAGES_DRAWN: worst if with_bio else 0,
     }.items():
         b[field] = largest.bit_length()
+    b[B_UNBOUNDED] = unbounded
     b[B_OWNS] = "global_pool" in scheme.grants
     waits = any(step.verb == "wait" for mount in mounts for step in mount.filesystem.program)
     b[B_LINKED] = waits or scheme.returns == "own"
@@ -785,6 +841,8 @@ def explore(
     limit: int = 20_000_000,
     transitions: bool = True,
     stop_at_deadlock: bool = False,
+    unbounded: bool = False,
+    tagged: int | None = None,
     progress: Callable[[int, int], object] | None = None,
 ) -> StateSpace:
     """Find every reachable state of a scenario, breadth-first.
@@ -799,6 +857,10 @@ def explore(
         Whether to record transitions and their rates.
     stop_at_deadlock : bool
         Whether to stop at the first deadlocked state; it is then the last one processed.
+    unbounded : bool
+        Whether threads start over for ever. Bios that carry no page are then capped.
+    tagged : int, optional
+        A thread that is not interchangeable with any other; it must be the first of its kind.
     progress : callable, optional
         Called with the states processed and found, a few times a second.
 
@@ -812,14 +874,14 @@ def explore(
     TooManyStates
         If there are more states than `limit`, or than half the memory that is available holds.
     """
-    tables = p.pack(scenario, _bios(scenario))
+    tables = p.pack(scenario, _bios(scenario, unbounded))
     t = tables.t
-    b = layout_of(scenario, tables)
+    b = layout_of(scenario, tables, unbounded, tagged)
     threads, bios = int(t[p.H_THREADS]), int(t[p.H_BIOS])
     size = int(t[p.H_STATE])
     work = np.zeros((1 + OUTCOMES) * size + 3 * scratch_size(threads, bios), dtype=np.int64)
     likely = np.zeros(OUTCOMES + int(t[p.H_CONDITIONAL]) + len(scenario.mounts))
-    x = np.zeros(X_STOP + 1, dtype=np.int64)
+    x = np.zeros(X_TAGGED + 1, dtype=np.int64)
     orbits = np.zeros(1)
 
     rules.start(t, work[:size])
@@ -838,11 +900,13 @@ def explore(
         "begin": np.zeros(room["states"] + 1, dtype=np.int64),
         "targets": np.zeros(room["transitions"], dtype=np.int32),
         "rates": np.zeros(room["transitions"]),
+        "labels": np.zeros(room["transitions"], dtype=np.uint8),
     }
     arrays["arena"][:length] = words[:length]
     arrays["offsets"][1] = length
     x[X_STATES], x[X_WORDS] = 1, length
     x[X_RECORD], x[X_STOP] = transitions, stop_at_deadlock
+    x[X_TAGGED] = p.NOBODY if tagged is None else tagged
     slots = _table(arrays, 1, room["states"])
     while True:
         x[X_ROOM_STATES], x[X_ROOM_WORDS] = room["states"], room["words"]
@@ -850,7 +914,8 @@ def explore(
         status = _explore(
             t, tables.f, b, x, work, likely, arrays["arena"], arrays["offsets"], slots,
             arrays["parents"], arrays["kinds"], arrays["totals"], arrays["rewards"],
-            arrays["begin"], arrays["targets"], arrays["rates"], orbits, _STATES_A_CALL,
+            arrays["begin"], arrays["targets"], arrays["rates"], arrays["labels"], orbits,
+            _STATES_A_CALL,
         )  # fmt: skip
         if progress is not None:
             progress(int(x[X_CURSOR]), int(x[X_STATES]))
@@ -883,6 +948,7 @@ def explore(
         begin=arrays["begin"][: processed + 1],
         targets=arrays["targets"][: x[X_TRANSITIONS]],
         rates=arrays["rates"][: x[X_TRANSITIONS]],
+        labels=arrays["labels"][: x[X_TRANSITIONS]],
         unmerged=float(orbits[0]),
         processed=processed,
     )
@@ -891,18 +957,25 @@ def explore(
 _STATES_A_CALL = 50_000
 
 
-def _bios(scenario: Scenario) -> int:
-    """Room for every bio there can be: those that carry pages share the pages there are."""
+def _bios(scenario: Scenario, unbounded: bool) -> int:
+    """Room for every bio there can be: those that carry pages share the pages there are.
+
+    Without a quota those that carry none are capped, at two for each thread.
+    """
     programs = [m.filesystem.program for m in scenario.mounts if m.flushers + m.dirtiers]
     least = min(sum(min((n for n, _ in step.demand), default=0) for step in q) for q in programs)
     machine = scenario.machine
     filled = machine.pages + machine.dirty + machine.oom_kills * machine.pages_per_kill
-    bound = p.bios_at_most(scenario)
-    return max(1, min(bound, filled * p.levels(scenario)) if least > 0 else bound)
+    bound = filled if least > 0 else filled + 2 * scenario.threads
+    levels = p.levels(scenario)
+    if not unbounded:
+        most = p.bios_at_most(scenario) // levels
+        bound = min(filled, most) if least > 0 else most
+    return max(1, bound * levels)
 
 
 def _length(name: str, room: dict[str, int]) -> int:
-    if name in ("targets", "rates"):
+    if name in ("targets", "rates", "labels"):
         return room["transitions"]
     if name == "arena":
         return room["words"]
@@ -913,7 +986,7 @@ def _length(name: str, room: dict[str, int]) -> int:
 
 def _bytes(room: dict[str, int]) -> int:
     a_state = 8 + 4 + 1 + 8 + 2 * REWARDS + 8 + 8  # with its hash slots
-    return room["states"] * a_state + room["words"] * 8 + room["transitions"] * 12
+    return room["states"] * a_state + room["words"] * 8 + room["transitions"] * 13
 
 
 def _available() -> int:

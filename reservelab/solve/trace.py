@@ -108,8 +108,8 @@ class Story:
     ----------
     scenario : Scenario
         What was run.
-    seed, episode : int
-        The address.
+    seed, episode : int or None
+        The address; None for a way that was not drawn by chance.
     event_limit : int
         Events after which it is stopped.
     threads : tuple of str
@@ -132,8 +132,8 @@ class Story:
     """
 
     scenario: Scenario
-    seed: int
-    episode: int
+    seed: int | None
+    episode: int | None
     event_limit: int
     threads: tuple[str, ...]
     start: Event
@@ -191,10 +191,8 @@ class Story:
         )
 
     def _title(self) -> str:
-        return (
-            f"{self.scenario.scheme.variant}, {self.scenario.waiting}: seed {self.seed},"
-            f" episode {self.episode}"
-        )
+        which = f": seed {self.seed}, episode {self.episode}" if self.seed is not None else ""
+        return f"{self.scenario.scheme.variant}, {self.scenario.waiting}{which}"
 
     def _columns(self) -> list[tuple[str, list[str]]]:
         """The columns of numbers before the text: those that say something in this scenario."""
@@ -290,20 +288,82 @@ def trace(
     seed, episode = whole_number("seed", seed), whole_number("episode", episode)
     limit = default_event_limit(scenario) if event_limit is None else event_limit
     limit = whole_number("event_limit", limit, 1)
-    story, bios = _told(Walk(scenario), seed, episode, limit), p.bios_at_most(scenario)
+    address = (seed, episode, limit)
+    story, bios = _replay(Walk(scenario), *address), p.bios_at_most(scenario)
     while story is None:  # bios of no pages: there can be more than a `Walk` makes room for
-        story = _told(Walk(scenario, bios), seed, episode, limit)
+        story = _replay(Walk(scenario, bios), *address)
     return story
 
 
-def _told(walk: Walk, seed: int, episode: int, limit: int) -> Story | None:
+def tell_path(
+    walk: Walk, steps: Sequence[tuple[Transition, Sequence[int]]]
+) -> Story:
+    """Tell a way through the states that somebody else has chosen.
+
+    Parameters
+    ----------
+    walk : Walk
+        At the start; it is walked to the end of the way.
+    steps : sequence of (transition, sequence of int)
+        What fires, and the numbers drawn on the way.
+
+    Returns
+    -------
+    Story
+        Without an address, since no stream was drawn from.
+    """
+    script = iter(steps)
+
+    def advance(total: float) -> int:  # noqa: ARG001 - chance has no say
+        transition, drawn = next(script)
+        numbers = iter(drawn)
+        walk.fire(transition, lambda i, step: next(numbers))  # noqa: ARG005
+        return p.NOBODY if transition[0] in ("complete", "kill") else int(transition[1])
+
+    return _told(walk, advance, len(steps), None, None)
+
+
+def _replay(walk: Walk, seed: int, episode: int, limit: int) -> Story | None:
     """The story of one episode; None if there was no room for a bio."""
+    t, f, s = walk.tables.t, walk.tables.f, walk.state
+    weights = np.zeros(int(t[p.H_CONDITIONAL]) + len(walk.scenario.mounts))
+    words = np.zeros(4, dtype=np.uint64)
+    key: Any = np.uint64(stream_key(RULES_VERSION, walk.scenario.digest, seed))
+    open_stream(words, key, episode)
+
+    def advance(total: float) -> int:
+        weigh(t, f, s, weights)
+        i = int(fire_drawn(t, s, weights, next_uniform(words) * total))
+        if s[p.S_OVERFLOW] != 0:
+            raise _NoRoom
+        draw_pending(t, f, s, words)
+        rules.regroup(t, s, i)
+        return i
+
+    try:
+        return _told(walk, advance, limit, seed, episode)
+    except _NoRoom:
+        return None
+
+
+class _NoRoom(Exception):
+    """There was no room for a bio."""
+
+
+def _told(
+    walk: Walk,
+    advance: Callable[[float], int],
+    limit: int,
+    seed: int | None,
+    episode: int | None,
+) -> Story:
+    """Tell what happens from the walk's state on while `advance` fires one event after another.
+
+    It gets the total rate and returns the thread that fired, or NOBODY.
+    """
     scenario, s = walk.scenario, walk.state
     t, f = walk.tables.t, walk.tables.f
     weights = np.zeros(int(t[p.H_CONDITIONAL]) + len(scenario.mounts))
-    words = np.zeros(4, dtype=np.uint64)
-    key: Any = np.uint64(stream_key(RULES_VERSION, scenario.digest, seed))
-    open_stream(words, key, episode)
     teller = _Teller(walk)
     told: list[Event] = []
     time, text = 0.0, "the start"
@@ -340,11 +400,7 @@ def _told(walk: Walk, seed: int, episode: int, limit: int) -> Story | None:
             break
         time += 1.0 / total
         before = after
-        i = int(fire_drawn(t, s, weights, next_uniform(words) * total))
-        if s[p.S_OVERFLOW] != 0:
-            return None
-        draw_pending(t, f, s, words)
-        rules.regroup(t, s, i)
+        i = advance(total)
         after = walk.snapshot()
         transition = _fired(i, before, after)
         text = teller.tell(transition, before, after)

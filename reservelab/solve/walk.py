@@ -188,6 +188,8 @@ class Walk:
         What the rules change.
     mount_of : list of int
         The mount whose filesystem each thread runs.
+    kinds : list of int
+        ``FLUSHER``, ``DIRTIER`` or ``WORKER`` of reservelab.model.pack, for each thread.
     serves : list of int
         The stacked mount whose queue a loop worker empties, -1 for the others.
     """
@@ -202,6 +204,7 @@ class Walk:
             self._t[first + i * p.T_ROW :][: p.T_ROW] for i in range(self._t[p.H_THREADS])
         ]
         self.mount_of = [row[p.T_MOUNT] for row in self._threads]
+        self.kinds = [row[p.T_KIND] for row in self._threads]
         self.serves = [row[p.T_SERVES] for row in self._threads]
         # In the order in which the packing numbers them.
         self._locks = [
@@ -334,6 +337,24 @@ class Walk:
                 seen[mount, kind] += 1
             names.append(name)
         return names
+
+    def numbers(self, i: int, step: int) -> list[int]:
+        """The numbers of pages thread `i` can draw at a step of its program.
+
+        Parameters
+        ----------
+        i : int
+            The thread.
+        step : int
+            Index of an alloc.
+
+        Returns
+        -------
+        list of int
+            In rising order.
+        """
+        program = self.scenario.mounts[self.mount_of[i]].filesystem.program
+        return [number for number, _ in program[step].demand]
 
     # --- firing ----------------------------------------------------------------------------------
 
