@@ -1,5 +1,8 @@
 """Reservation schemes for writeback under memory pressure: simulated, solved, compared."""
 
+import importlib
+from typing import TYPE_CHECKING
+
 from reservelab.model.catalogue import filesystems, machines, mixes, pools, stacks
 from reservelab.model.errors import BadInput
 from reservelab.model.filesystems import Filesystem, Step, alloc, lock, submit, unlock, wait
@@ -16,40 +19,91 @@ from reservelab.model.schemes import (
     Watermark,
     variants,
 )
-from reservelab.solve.simulate import Cancelled, simulate
-from reservelab.solve.tally import Tally
+
+if TYPE_CHECKING:
+    from reservelab.solve.exact import Exact, exact
+    from reservelab.solve.prove import Proof, prove
+    from reservelab.solve.simulate import Cancelled, simulate
+    from reservelab.solve.tally import Tally
+    from reservelab.solve.trace import Story, trace
+    from reservelab.study.fits import Fits, fit, smallest_reserve, throughput_lost
+    from reservelab.study.grid import Grid
+    from reservelab.study.results import Store
+    from reservelab.study.sweep import Episodes, Precision, sweep
 
 __version__ = "0.1.0"
+
+# The engine takes two seconds to import, most of it numba's and pandas', so that help and a wrong
+# scenario should not wait for it: these names are looked up when they are first asked for.
+_MODULES = {
+    "solve.exact": ("Exact", "exact"),
+    "solve.prove": ("Proof", "prove"),
+    "solve.simulate": ("Cancelled", "simulate"),
+    "solve.tally": ("Tally",),
+    "solve.trace": ("Story", "trace"),
+    "study.fits": ("Fits", "fit", "smallest_reserve", "throughput_lost"),
+    "study.grid": ("Grid",),
+    "study.results": ("Store",),
+    "study.sweep": ("Episodes", "Precision", "sweep"),
+}
+_LATER = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = [
     "RULES_VERSION",
     "BadInput",
     "Cancelled",
     "Device",
+    "Episodes",
+    "Exact",
     "Filesystem",
+    "Fits",
     "GlobalPool",
+    "Grid",
     "Interval",
     "Machine",
     "Mempool",
     "Mix",
     "Mount",
     "PerThread",
+    "Precision",
+    "Proof",
     "Scenario",
     "Scheme",
     "Step",
+    "Store",
+    "Story",
     "Tally",
     "Tickets",
     "Watermark",
     "alloc",
+    "exact",
     "filesystems",
+    "fit",
     "lock",
     "machines",
     "mixes",
     "pools",
+    "prove",
     "simulate",
+    "smallest_reserve",
     "stacks",
     "submit",
+    "sweep",
+    "throughput_lost",
+    "trace",
     "unlock",
     "variants",
     "wait",
 ]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value: object = getattr(importlib.import_module(f"{__name__}.{_LATER[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -177,17 +177,17 @@ class Story:
         return "\n".join(self._lines())
 
     def _repr_html_(self) -> str:
-        heads = "".join(f"<th>{name}</th>" for name, _ in self._columns())
-        rows = "".join(
-            "<tr>"
-            + "".join(f"<td>{cells[k]}</td>" for _, cells in self._columns())
-            + f'<td style="text-align:left">{html.escape(event.text)}</td></tr>'
-            for k, event in enumerate(self._states)
-        )
+        columns = self._columns()
+        heads = "".join(f"<th>{name}</th>" for name, _ in columns)
+        rows = []
+        for k, event in enumerate(self._states):
+            numbers = "".join(f"<td>{cells[k]}</td>" for _, cells in columns)
+            text = f'<td style="text-align:left">{html.escape(event.text)}</td>'
+            rows.append(f"<tr>{numbers}{text}</tr>")
         end = "<br>".join(html.escape(line) for line in self._end())
         return (
             f"<table><caption>{html.escape(self._title())}</caption>"
-            f"<tr>{heads}<th></th></tr>{rows}</table><p>{end}</p>"
+            f"<tr>{heads}<th></th></tr>{''.join(rows)}</table><p>{end}</p>"
         )
 
     def _title(self) -> str:
@@ -214,7 +214,7 @@ class Story:
         scenario = self.scenario
         yield from _wrap(self._title(), 2)
         yield (
-            f"{scenario.threads} threads, {scenario.machine.pages} pages, reserve"
+            f"{_many(scenario.threads, 'thread')}, {_pages(scenario.machine.pages)}, reserve"
             f" {scenario.reserve}; scenario {scenario.digest[:16]}, rules {RULES_VERSION}"
         )
         yield from _wrap(_legend(self.threads), 2)
@@ -233,15 +233,15 @@ class Story:
         yield from self._end()
 
     def _end(self) -> Iterator[str]:
-        events = f"{len(self.events)} events" if len(self.events) != 1 else "1 event"
+        events = _many(len(self.events), "event")
         for_what = f", waiting for {', '.join(self.reasons)}" if self.reasons else ""
-        for_what += f"; {self.writepages} writepages"
+        for_what += f"; {_many(self.writepages, 'writepage')}"
         limit = f" (event limit {self.event_limit})" if self.ending == "unfinished" else ""
         told = f"{self.ending} at {self.duration:.2f} after {events}{limit}{for_what}"
         if self.redirtied:
             told += f", {self.redirtied} redirtied"
         if self.oom_kills:
-            told += f", {self.oom_kills} OOM kills"
+            told += f", {_many(self.oom_kills, 'OOM kill')}"
         yield from _wrap(told, 2)
         if self.waits:
             yield ""
@@ -295,9 +295,7 @@ def trace(
     return story
 
 
-def tell_path(
-    walk: Walk, steps: Sequence[tuple[Transition, Sequence[int]]]
-) -> Story:
+def tell_path(walk: Walk, steps: Sequence[tuple[Transition, Sequence[int]]]) -> Story:
     """Tell a way through the states that somebody else has chosen.
 
     Parameters
@@ -728,7 +726,11 @@ def _number(place: int | str) -> int:
 
 
 def _pages(number: int) -> str:
-    return "1 page" if number == 1 else f"{number} pages"
+    return _many(number, "page")
+
+
+def _many(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def _and(words: Sequence[str]) -> str:

@@ -206,6 +206,10 @@ class Walk:
         self.mount_of = [row[p.T_MOUNT] for row in self._threads]
         self.kinds = [row[p.T_KIND] for row in self._threads]
         self.serves = [row[p.T_SERVES] for row in self._threads]
+        self._places: dict[int, int | str] = {}
+        for mount, _, block, _ in self._threads:
+            steps = range(len(scenario.mounts[mount].filesystem.program))
+            self._places |= {block + k: name for k, name in enumerate((*_PLACES, *steps, "exit"))}
         # In the order in which the packing numbers them.
         self._locks = [
             (index, name)
@@ -300,10 +304,19 @@ class Walk:
         threads = []
         for i, static in enumerate(self._threads):
             row = self._row(s, i)
-            # A loop worker's quota is never looked at; it has none.
-            quota = 0 if static[p.T_KIND] == p.WORKER else row[p.QUOTA]
-            counts = (row[p.WANT], row[p.HELD], row[p.OWN], row[p.DRAWN], row[p.CLAIM], quota)
-            threads.append(ThreadState(self._place(s, i), _ASLEEP[row[p.ASLEEP]], *counts))
+            threads.append(
+                ThreadState(
+                    self._places[row[p.PLACE]],
+                    _ASLEEP[row[p.ASLEEP]],
+                    row[p.WANT],
+                    row[p.HELD],
+                    row[p.OWN],
+                    row[p.DRAWN],
+                    row[p.CLAIM],
+                    # A loop worker's quota is never looked at; it has none.
+                    0 if static[p.T_KIND] == p.WORKER else row[p.QUOTA],
+                )
+            )
         return Snapshot(
             free=s[p.S_FREE],
             dirty=s[p.S_DIRTY],
@@ -632,12 +645,7 @@ class Walk:
     # --- reading the state -----------------------------------------------------------------------
 
     def _place(self, s: list[int], i: int) -> int | str:
-        mount, _, block, _ = self._threads[i]
-        at = int(s[p.S_THREAD + i * p.S_THREAD_ROW + p.PLACE]) - block
-        if at < p.STEPS_AT:
-            return _PLACES[at]
-        step = at - p.STEPS_AT
-        return "exit" if step == len(self.scenario.mounts[mount].filesystem.program) else step
+        return self._places[s[p.S_THREAD + i * p.S_THREAD_ROW + p.PLACE]]
 
     def _bio(self, s: list[int], slot: int) -> Bio:
         pages, drawn, owner, upper = self._bio_row(s, slot)

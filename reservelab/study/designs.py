@@ -261,8 +261,6 @@ class Design:
             if name not in at:
                 if low == high:
                     place[name] = low
-                elif name in needed:
-                    raise BadInput(name, "missing", f"a number in {low:g} .. {high:g}")
                 continue
             value = at[name]
             if isinstance(value, bool) or not isinstance(value, (int, float, np.number)):
@@ -276,22 +274,44 @@ class Design:
                     "sweep it, or pass extrapolate=True",
                 )
             place[name] = number
+        self._follow(place)
+        for name in sorted(needed - set(place)):
+            low, high = ranges[name]
+            raise BadInput(name, "missing", f"a number in {low:g} .. {high:g}")
         row: Array = self.rows(pd.DataFrame([place]))[0]
         if not np.isfinite(row).all():
             raise BadInput("at", "a term of the fit is not defined there", "stay above 0")
-        for term, (centre, *told) in self.tied:
+        for term, _ in self.tied:
             if extrapolate or not all(name in place for name in columns_of(term)):
                 continue
             one = {name: np.array([float(str(place[name]))]) for name in columns_of(term)}
-            due = centre + float(np.dot(told, row[: len(told)]))
-            given = float(_value_of(term, one)[0])
-            if abs(given - due) > 1e-6 * (1.0 + abs(due)):
+            given, due = float(_value_of(term, one)[0]), self._due(term, place)
+            if due is not None and abs(given - due) > 1e-6 * (1.0 + abs(due)):
                 raise BadInput(
                     term,
                     f"{given:g}, but in the table it follows from the others and would be {due:g}",
                     "leave it out, or sweep it",
                 )
         return row
+
+    def _due(self, term: str, place: Mapping[str, object]) -> float | None:
+        """What a tied term follows to be, if the columns that tell it are in place."""
+        centre, *told = dict(self.tied)[term]
+        kept = len(told) - len(replace(self, terms=(), centres=()).names)
+        before = replace(self, terms=self.terms[:kept], centres=self.centres[:kept])
+        if any(name not in place for t in before.terms for name in columns_of(t)):
+            return None
+        return centre + float(np.dot(told, before.rows(pd.DataFrame([place]))[0]))
+
+    def _follow(self, place: dict[str, object]) -> None:
+        """Fill in the columns that the table's other columns tell, as a mix tells its need."""
+        for term, _ in self.tied:
+            log, name = term.startswith("log "), term.removeprefix("log ")
+            if name in place or columns_of(term) != (name,):
+                continue
+            due = self._due(term, place)
+            if due is not None:
+                place[name] = float(np.exp(due)) if log else due
 
     def describe(self) -> list[str]:
         """Return what the table covers and what was left out, as lines of plain text.

@@ -12,10 +12,11 @@ scatter     how far cells lie from the model beyond their own simulation error, 
 Three questions, per variant:
 
 deadlock    log hazard per writepage = X b, so cloglog(p) = log(writepages) + X b. The default
-            terms are linear in threads and pages, not logarithmic: in a pool, each further page
-            divides the hazard by about the same factor (the tail of a random walk's maximum is
-            geometric) and each further thread multiplies it. Estimates by Jeffreys' penalised
-            likelihood with profile intervals: finite on separated tables too.
+            terms are linear in threads and pages, not logarithmic: each further page divides the
+            hazard by about the same factor, as the tail of a random walk's maximum is geometric.
+            (Measured on a sweep of watermark, ext3 and XFS, 4 to 16 threads: deviance 931 with
+            "reserve", 13762 with "log reserve", 366 with "reserve" and "reserve/need".) Estimates
+            by Jeffreys' penalised likelihood with profile intervals: finite on separated tables.
 idle_mean,  log idle pages = X b, by meta-regression on the cells' own intervals. The coefficient
 idle_peak   of "log threads" is the scaling exponent: 1 grows with the threads, 0 does not.
 throughput_lost
@@ -31,6 +32,7 @@ may be at most) is set by Jeffreys' penalty, not by the data, which would allow 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import html
 import itertools
@@ -56,6 +58,7 @@ from reservelab.study.regression import (
     LINKS,
     Array,
     Counts,
+    Errors,
     Estimate,
     Line,
     allow_scatter,
@@ -66,7 +69,8 @@ from reservelab.study.regression import (
     separated,
 )
 
-DEADLOCK_TERMS = ("mix", "threads", "reserve", "pages", "need")
+QUANTITIES = ("deadlock", "idle_mean", "idle_peak", "throughput_lost")
+DEADLOCK_TERMS = ("mix", "threads", "reserve", "pages", "need", "reserve/need")
 IDLE_TERMS = ("mix", "log threads", "log reserve", "log pages", "log need")
 THROUGHPUT_TERMS = ("mix", "log threads", "reserve", "pages", "need")
 
@@ -98,15 +102,17 @@ def _revive(hint: Any, value: Any) -> Any:  # noqa: ANN401 - the way back
         return kind(
             **{f.name: _revive(hints[f.name], value[f.name]) for f in dataclasses.fields(kind)}
         )
+    if value == "nan":
+        return math.nan  # the very object, so that unknown equals unknown
     if hint is Interval:
-        return Interval(*(float(bound) for bound in value))
+        return Interval(*(_revive(float, bound) for bound in value))
     if isinstance(value, list):
         inner = typing.get_args(hint)
         if len(inner) == 2 and inner[1] is Ellipsis:
             inner = (inner[0],) * len(value)
         return tuple(_revive(h, item) for h, item in zip(inner, value, strict=True))
     if isinstance(hint, types.UnionType):  # float | str: what str() wrote for inf and nan
-        return float(value) if value in ("inf", "-inf", "nan") else value
+        return float(value) if value in ("inf", "-inf") else value
     return float(value) if hint is float else value
 
 
@@ -205,7 +211,7 @@ class Calibration:
     held_out : int
         Cells predicted.
     skipped : int
-        Cells no other cell speaks for (the only ones of a level, say): not predicted.
+        Cells not predicted, as without them there would be no fit (the only ones of a level, say).
     """
 
     columns: tuple[str, ...]
@@ -252,25 +258,26 @@ _CLASSES = (0.0, 1e-3, 1e-2, 1e-1, 0.5, 0.9, 0.99, 1.0)
 
 
 def _calibrate_counts(
-    counts: Counts, phi: Array, beta: Array, digests: NDArray[np.object_], folds: int, seed: int
+    top: Estimate, digests: NDArray[np.object_], folds: int, seed: int
 ) -> Calibration:
     fold = _deal(digests, folds, seed)
-    scaled = replace(counts, events=counts.events / phi, trials=counts.trials / phi)
+    counts = top.counts
     p = counts.design.shape[1]
     eta = np.full(len(fold), np.nan)
     for k in range(fold.max() + 1):
         here, away = fold == k, fold != k
-        if np.linalg.matrix_rank(counts.design[away]) < p:
+        seen = _select(counts, away)
+        if np.linalg.matrix_rank(seen.design) < p or seen.events.sum() in (0, seen.trials.sum()):
             continue
-        seen = _select(scaled, away)
-        eta[here] = _select(scaled, here).predictor(estimate(seen, beta).beta)
+        eta[here] = _select(counts, here).predictor(estimate(seen, top.beta).beta)
     known = np.isfinite(eta)
     slope = _UNKNOWN
     if known.sum() >= 3 and np.ptp(eta[known]) > 1e-6:
         middle = float(eta[known].mean())
         line = np.column_stack([np.ones(int(known.sum())), eta[known] - middle])
-        again = replace(_select(scaled, known), design=line, offset=np.zeros(len(line)))
-        slope = profile(estimate(again), np.array([0.0, 1.0]))
+        again = replace(_select(counts, known), design=line, offset=np.zeros(len(line)))
+        with contextlib.suppress(ArithmeticError):
+            slope = profile(replace(estimate(again), freedom=top.freedom), np.array([0.0, 1.0]))
     risk = np.exp(LINKS[counts.link](np.where(known, eta, 0.0)).log_p)
     rows: list[tuple[float | str, ...]] = []
     for low, high in itertools.pairwise(_CLASSES):
@@ -293,7 +300,7 @@ def _calibrate_counts(
 def _calibrate_line(
     values: Array,
     design: Array,
-    errors: Array,
+    errors: Errors,
     digests: NDArray[np.object_],
     folds: int,
     seed: int,
@@ -304,13 +311,13 @@ def _calibrate_line(
         here, away = fold == k, fold != k
         if np.linalg.matrix_rank(design[away]) < design.shape[1]:
             continue
-        line = meta_regression(values[away], design[away], errors[np.ix_(away, away)])
+        line = meta_regression(values[away], design[away], errors.select(away))
         predicted[here] = design[here] @ line.beta
     known = np.flatnonzero(np.isfinite(predicted))
     slope = _UNKNOWN
     if len(known) >= 3 and np.ptp(predicted[known]) > 1e-6:
         x = np.column_stack([np.ones(len(known)), predicted[known]])
-        line = meta_regression(values[known], x, errors[np.ix_(known, known)])
+        line = meta_regression(values[known], x, errors.select(known))
         slope = line.along(np.array([0.0, 1.0]))
     order = known[np.argsort(predicted[known], kind="stable")]
     rows: list[tuple[float | str, ...]] = []
@@ -404,8 +411,7 @@ class DeadlockFit(_Saved):
     notes : tuple of str
         What a reader has to know.
     cells : tuple of tuple of float
-        The data: per cell the design row, deadlocks, episodes, log exposure, and phi, what the
-        counts were divided by to allow for scatter.
+        The data: per cell the design row, deadlocks, episodes, log exposure.
     beta : tuple of float
         The estimate.
     """
@@ -432,24 +438,24 @@ class DeadlockFit(_Saved):
     @cached_property
     def _top(self) -> Estimate:
         data, p = np.array(self.cells), len(self.beta)
-        phi = data[:, p + 3]
         counts = Counts(
-            data[:, :p], data[:, p] / phi, data[:, p + 1] / phi, data[:, p + 2], self.link
+            data[:, :p], data[:, p], data[:, p + 1], data[:, p + 2], self.link, self.scatter
         )
         beta = np.array(self.beta)
-        return Estimate(counts, beta, counts.surface(beta).value)
+        freedom = float(self.freedom) if self.scatter > 0 else math.inf
+        return Estimate(counts, beta, counts.surface(beta).value, freedom)
 
     def _place(self, at: Mapping[str, object], extrapolate: bool) -> tuple[Array, float]:
         """Row and log exposure of a scenario; quota and threads give the writepages."""
         full = dict(at)
         fixed = {name: low for name, low, high in self.design.ranges if low == high}
-        threads, quota = full.get("threads"), full.get("quota", fixed.get("quota"))
-        if "writepages" not in full and threads is not None and quota is not None:
-            row = self.design.row(full, extrapolate=extrapolate)
-            full["writepages"] = float(str(threads)) * float(str(quota))
-        if "writepages" not in full and "writepages" not in fixed:
-            raise BadInput("writepages", "missing", "say how many an episode has, or its quota")
         row = self.design.row(full, extrapolate=extrapolate)
+        if "writepages" not in full and "writepages" not in fixed:
+            threads, quota = full.get("threads"), full.get("quota", fixed.get("quota"))
+            if threads is None or quota is None:
+                raise BadInput("writepages", "missing", "say how many an episode has")
+            full["writepages"] = float(str(threads)) * float(str(quota))
+            row = self.design.row(full, extrapolate=extrapolate)
         writepages = float(str(full.get("writepages", fixed.get("writepages"))))
         if not writepages > 0:
             raise BadInput("writepages", f"{writepages:g} is too few", "give at least 1")
@@ -458,8 +464,9 @@ class DeadlockFit(_Saved):
     def _bound(self, row: Array, offset: float, side: int) -> float:
         """One end of the interval for the risk of one scenario, scatter included."""
         best = float(row @ self.beta)
-        end = profile_bound(self._top, row, side)
-        return self._risk(best + side * math.hypot(end - best, _NORMAL * self.scatter) + offset)
+        line = profile_bound(self._top, row, side) - best
+        own = float(stats.t.ppf(0.975, self._top.freedom)) * self.scatter
+        return self._risk(best + side * math.hypot(line, own) + offset)
 
     def _risk(self, eta: float) -> float:
         return float(np.exp(LINKS[self.link](np.array([min(max(eta, -300.0), 300.0)])).log_p[0]))
@@ -633,7 +640,7 @@ class ScalingFit(_Saved):
         unit = "log of throughput kept" if lost else "log of idle pages"
         lines += _table(unit, list(zip(self.design.names, self.coefficients, strict=True)))
         what = f"share lost against {self.baseline}" if lost else "pages"
-        lines += wrap(f"in the middle of the table: {self.average} ({what})")
+        lines += wrap(f"{what}, in the middle of the table: {self.average}")
         lines += wrap(
             f"{self.cells} cells; Q {self.deviance:.4g} on {self.freedom} degrees of freedom; "
             f"scatter {self.scatter:.3g}"
@@ -808,8 +815,10 @@ _KINDS: dict[str, Any] = {
 def fit(
     frame: pd.DataFrame,
     *,
+    quantities: Sequence[str] = QUANTITIES,
     terms: Sequence[str] = DEADLOCK_TERMS,
     link: str = "cloglog",
+    baseline: str | None = None,
     folds: int = 5,
     seed: int = 1,
 ) -> Fits:
@@ -819,11 +828,15 @@ def fit(
     ----------
     frame : DataFrame
         What `sweep` returns, one row per cell.
+    quantities : sequence of str
+        Which of `QUANTITIES` to fit.
     terms : sequence of str
         What the risk of deadlock may depend on, the most important first (the module explains how
         terms are written). What does not vary, or follows from the others, is left out and named.
     link : str
         "cloglog" (hazards) or "logit".
+    baseline : str, optional
+        What throughput is compared with, as for `throughput_lost`.
     folds : int
         Parts that the cells are dealt into for calibration.
     seed : int
@@ -843,6 +856,9 @@ def fit(
         raise BadInput("link", f"{link!r} is unknown", f"one of {', '.join(LINKS)}")
     if folds < 2:
         raise BadInput("folds", f"{folds} is too few", "give at least 2")
+    for quantity in quantities:
+        if quantity not in QUANTITIES:
+            raise BadInput("quantities", f"{quantity!r} is unknown", f"one of {QUANTITIES}")
     needed = ["digest", "variant", "waiting", "mix", "scheme", "threads", "reserve", "pages"]
     needed += ["need", "quota", "writepages", "episodes", "deadlocks", "unfinished"]
     for quantity in ("idle_mean", "idle_peak", "throughput"):
@@ -852,15 +868,18 @@ def fit(
             raise BadInput("table", f"has no column {name!r}", "give the frame that sweep returns")
     if frame.empty:
         raise BadInput("table", "is empty", "give at least one cell")
-    lost, baseline = _lost(frame)
+    lost, against = _lost(frame, baseline)
     found: list[AnyFit] = []
     keys = frame[["variant", "waiting"]].astype(str).agg(tuple, axis=1)
     for name in sorted(set(keys)):
         part = frame[keys == name]
-        found.append(_fit_deadlock(name, part, terms, link, folds, seed))
-        for quantity in ("idle_mean", "idle_peak"):
-            found.append(_fit_idle(name, quantity, part, folds, seed))
-        found.append(_fit_lost(name, lost[keys == name], part, baseline, folds, seed))
+        for quantity in quantities:
+            if quantity == "deadlock":
+                found.append(_fit_deadlock(name, part, terms, link, folds, seed))
+            elif quantity == "throughput_lost":
+                found.append(_fit_lost(name, lost[keys == name], part, against, folds, seed))
+            else:
+                found.append(_fit_idle(name, quantity, part, folds, seed))
     return Fits(tuple(found))
 
 
@@ -873,11 +892,11 @@ def _fit_deadlock(
     seed: int,
 ) -> DeadlockFit | NoFit:
     notes = []
+    unfinished = int(part["unfinished"].sum())
     trials = (part["episodes"] - part["unfinished"]).to_numpy(dtype=float)
     exposed = (trials > 0) & (part["writepages"].to_numpy(dtype=float) > 0)
     part, trials = part[exposed], trials[exposed]
     events = part["deadlocks"].to_numpy(dtype=float)
-    unfinished = int(part["unfinished"].sum())
     dead, all_ = int(events.sum()), int(trials.sum())
     bound = 1.0 - 0.025 ** (1.0 / max(all_, 1))
 
@@ -904,9 +923,13 @@ def _fit_deadlock(
     design = Design.of(part, terms, also=("threads", "quota", "writepages"))
     offset = np.log(part["writepages"].to_numpy(dtype=float))
     counts = Counts(design.rows(part), events, trials, offset, link)
-    plain = estimate(counts)
-    size, phi, top = allow_scatter(plain)
-    apart = separated(counts)
+    try:
+        plain = estimate(counts)
+        top = allow_scatter(plain)
+        coefficients = tuple(profile(top, unit) for unit in np.eye(len(top.beta)))
+    except ArithmeticError as error:
+        return NoFit(*name, "deadlock", str(error))
+    size, apart = top.counts.scatter, separated(counts)
     freedom = len(events) - len(plain.beta)
     if apart:
         notes.append(
@@ -915,18 +938,18 @@ def _fit_deadlock(
         )
     if size > 0:
         notes.append(
-            "the cells lie further from the model than chance allows; all intervals are widened "
-            f"for a scatter of {size:.2g} (a factor {math.exp(min(size, 99.0)):.2g} in the hazard)"
+            "the cells lie further from the model than chance allows: coefficients and intervals "
+            f"allow for a scatter of {size:.2g} (a factor {math.exp(size):.2g} in the hazard)"
         )
     if freedom == 0:
         notes.append("as many coefficients as cells: nothing is left to judge the fit by")
-    data = np.column_stack([counts.design, events, trials, offset, phi])
+    data = np.column_stack([counts.design, events, trials, offset])
     return DeadlockFit(
         variant=name[0],
         waiting=name[1],
         link=link,
         design=design,
-        coefficients=tuple(profile(top, unit) for unit in np.eye(len(top.beta))),
+        coefficients=coefficients,
         deviance=float(counts.deviance(plain.beta).sum()),
         freedom=freedom,
         scatter=size,
@@ -934,9 +957,7 @@ def _fit_deadlock(
         episodes=all_,
         deadlocks=dead,
         unfinished=unfinished,
-        calibration=_calibrate_counts(
-            counts, phi, top.beta, part["digest"].to_numpy(), folds, seed
-        ),
+        calibration=_calibrate_counts(top, part["digest"].to_numpy(), folds, seed),
         notes=tuple(notes),
         cells=tuple(tuple(float(x) for x in row) for row in data),
         beta=tuple(float(b) for b in top.beta),
@@ -978,7 +999,7 @@ def _fit_idle(
             "(zero has no logarithm)"
         )
     values = np.log(some[f"{quantity}_best"].to_numpy(dtype=float))
-    errors = np.diag(_log_errors(some, quantity) ** 2)
+    errors = Errors.independent(_log_errors(some, quantity))
     return _fit_line(name, quantity, "", IDLE_TERMS, some, values, errors, notes, folds, seed)
 
 
@@ -989,7 +1010,7 @@ def _fit_line(
     terms: Sequence[str],
     part: pd.DataFrame,
     values: Array,
-    errors: Array,
+    errors: Errors,
     notes: list[str],
     folds: int,
     seed: int,
@@ -1024,28 +1045,35 @@ def _fit_line(
 _SAME = ["mix", "threads", "pages", "need", "quota", "waiting"]
 
 
-def throughput_lost(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return what share of the baseline's throughput every cell loses.
+def throughput_lost(frame: pd.DataFrame, baseline: str | None = None) -> pd.DataFrame:
+    """Return what share of a baseline's throughput every cell loses.
 
-    The baseline of a cell is the cell without a reserve (the watermark scheme with reserve 0; the
-    fastest, where there are several) with the same mix, threads, pages, need, quota and waiting
-    rule; or, unless every such group has one, the fastest cell of the group. The fastest of several
-    measured cells is a little lucky, so losses against it are a little too large.
+    Compared are cells with the same mix, threads, pages, need, quota and waiting rule.
 
     Parameters
     ----------
     frame : DataFrame
         What `sweep` returns.
+    baseline : str, optional
+        "unreserved": the watermark scheme with reserve 0 (the fastest, where there are several); it
+        may deadlock, and its throughput is the one up to then. "fastest": the fastest cell; the
+        fastest of several measured ones is a little lucky, so losses come out a little too large.
+        Unless given, "unreserved" if every cell has one to be compared with.
 
     Returns
     -------
     DataFrame
         The frame with lost_low, lost_best, lost_high (95 % interval by the delta method on the log
         scale, the two cells being independent runs) and baseline_digest; NaN where nothing was
-        measured. A cell that is its own baseline has lost nothing, with the error of its own
-        throughput.
+        measured or compared. A cell that is its own baseline has lost nothing, with the error of
+        its own throughput.
+
+    Raises
+    ------
+    BadInput
+        If the baseline is unknown or not in the table.
     """
-    lost, _ = _lost(frame)
+    lost, _ = _lost(frame, baseline)
     table = frame.copy()
     half = _NORMAL * np.hypot(lost["error"], lost["shared"])
     table["lost_low"] = 1.0 - np.exp(lost["log_kept"] + half)
@@ -1055,8 +1083,10 @@ def throughput_lost(frame: pd.DataFrame) -> pd.DataFrame:
     return table
 
 
-def _lost(frame: pd.DataFrame) -> tuple[pd.DataFrame, str]:
+def _lost(frame: pd.DataFrame, wanted: str | None) -> tuple[pd.DataFrame, str]:
     """Per row log(throughput / baseline), its own error, the baseline's, and which it is."""
+    if wanted not in (None, "unreserved", "fastest"):
+        raise BadInput("baseline", f"{wanted!r} is unknown", "say 'unreserved' or 'fastest'")
     n = len(frame)
     kept, own, shared = np.full(n, np.nan), np.full(n, np.nan), np.full(n, np.nan)
     baseline = np.full(n, "", dtype=object)
@@ -1066,11 +1096,16 @@ def _lost(frame: pd.DataFrame) -> tuple[pd.DataFrame, str]:
     # Rows of one thing done by different schemes.
     group = frame.groupby(_SAME, dropna=False).ngroup().to_numpy()
     own[ran] = _log_errors(frame.iloc[ran], "throughput")
-    unreserved = len(ran) > 0 and set(group[ran]) == set(group[ran][bare[ran]])
+    covered = set(group[ran][bare[ran]])
+    unreserved = wanted == "unreserved" or (wanted is None and set(group[ran]) == covered)
+    if wanted == "unreserved" and not covered:
+        raise BadInput("baseline", "no watermark cell with reserve 0 has run", "sweep one")
     digest = frame["digest"].astype(str).to_numpy()
     for k in np.unique(group[ran]):
         rows = ran[group[ran] == k]
         choice = rows[bare[rows]] if unreserved else rows
+        if len(choice) == 0:
+            continue
         base = choice[np.argmax(best[choice])]
         kept[rows] = np.log(best[rows] / best[base])
         shared[rows] = own[base]
@@ -1090,21 +1125,25 @@ def _fit_lost(
     seed: int,
 ) -> ScalingFit | NoFit:
     known = np.isfinite(lost["log_kept"].to_numpy(dtype=float))
+    quantity, notes = "throughput_lost", []
+    if not known.all():
+        notes.append(
+            f"{int((~known).sum())} of {len(known)} cells are left out: nothing completed, or no "
+            "baseline to compare with"
+        )
     lost, part = lost[known], part[known]
-    quantity = "throughput_lost"
     if part["digest"].nunique() < 2:
         reason = f"{part['digest'].nunique()} cell with a throughput: nothing to compare"
         return NoFit(*name, quantity, reason)
     if (lost["shared"] == 0.0).all():
         return NoFit(*name, quantity, "it is itself the baseline in every cell")
     # Cells compared with the same baseline share its error.
-    base = lost["baseline"].to_numpy()
-    shared = lost["shared"].to_numpy(dtype=float)
-    errors = np.where(base[:, None] == base[None, :], shared[:, None] * shared[None, :], 0.0)
-    errors = errors + np.diag(lost["error"].to_numpy(dtype=float) ** 2)
+    _, group = np.unique(lost["baseline"].to_numpy(dtype=str), return_inverse=True)
+    own, shared = (lost[name].to_numpy(dtype=float) for name in ("error", "shared"))
+    errors = Errors(own, shared, group)
     values = lost["log_kept"].to_numpy(dtype=float)
     return _fit_line(
-        name, quantity, baseline, THROUGHPUT_TERMS, part, values, errors, [], folds, seed
+        name, quantity, baseline, THROUGHPUT_TERMS, part, values, errors, notes, folds, seed
     )
 
 

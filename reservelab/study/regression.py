@@ -9,6 +9,10 @@ Nothing here knows what a scheme or a page is; `fits` asks the questions. What i
   (bias reduction then is no penalised likelihood [2]), but finiteness and shrinkage hold all the
   same, for the complementary log-log link too [3]. Intervals are profile penalised-likelihood
   intervals [4, 5]: Wald intervals are useless where the data separate.
+  Cells that scatter around the model by more than binomial noise get a normal deviation of their
+  own on the scale of the predictor (a binomial-normal model): its likelihood is integrated cell by
+  cell [8], its size estimated by adjusted profile likelihood [10], and a t quantile takes the place
+  of the normal one.
 - `meta_regression`: a linear model for estimates that come with known errors, plus an unknown
   scatter between them (what the model misses), by REML [6] with the Knapp-Hartung interval [7].
 
@@ -28,9 +32,11 @@ References
 7. Knapp and Hartung (2003), Improved tests for a random effects meta-regression with a single
    covariate. Statistics in Medicine 22, 2693-2710.
 8. Williams (1982), Extra-binomial variation in logistic linear models. Applied Statistics 31,
-   144-148.
+   144-148 (model III, here with its likelihood rather than its first two moments).
 9. Konis (2007), Linear programming algorithms for detecting separated data in binary logistic
    regression models. DPhil thesis, University of Oxford.
+10. Cox and Reid (1987), Parameter orthogonality and approximate conditional inference. Journal of
+   the Royal Statistical Society B 49, 1-39.
 """
 
 from __future__ import annotations
@@ -52,11 +58,18 @@ Array = NDArray[np.float64]
 
 
 class LinkTerms(NamedTuple):
-    """What a link has to say about predictors eta; each an array of eta's shape.
+    """What a link has to say about predictors eta.
 
-    `log_p`, `log_q` are log p and log (1 - p); `p1`, `p2` and `q1`, `q2` their first and second
-    derivatives in eta; `log_w` is the log of the information one trial carries about eta,
-    (dp/deta)^2 / (p q), and `w1`, `w2` its derivatives.
+    Parameters
+    ----------
+    log_p, log_q : ndarray
+        log p and log (1 - p), of eta's shape as all the others.
+    p1, p2, q1, q2 : ndarray
+        Their first and second derivatives in eta.
+    log_w : ndarray
+        Log of the information that one trial carries about eta, (dp/deta)^2 / (p q).
+    w1, w2 : ndarray
+        Its derivatives.
     """
 
     log_p: Array
@@ -131,15 +144,32 @@ def logit(eta: Array) -> LinkTerms:
     )
 
 
+# Gauss-Legendre on 0 .. 1.
+_NODES, _WEIGHTS = (0.5 * part for part in np.polynomial.legendre.leggauss(32))
+_NODES = _NODES + 0.5
+
 LINKS: dict[str, Link] = {"cloglog": cloglog, "logit": logit}
 
 
 class Surface(NamedTuple):
-    """The penalised log-likelihood at a point: value, gradient (p,) and Hessian (p, p)."""
+    """The penalised log-likelihood at a point.
+
+    Parameters
+    ----------
+    value : float
+        l(b) + 1/2 log|I(b)|.
+    gradient : ndarray, shape (p,)
+        Its first derivatives.
+    hessian : ndarray, shape (p, p)
+        Its second derivatives.
+    log_det : float
+        log|I(b)|.
+    """
 
     value: float
     gradient: Array
     hessian: Array
+    log_det: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,11 +181,13 @@ class Counts:
     design : ndarray, shape (cells, p)
         Full column rank.
     events, trials : ndarray, shape (cells,)
-        Counts; real numbers are allowed, so that over-dispersed counts can be scaled down.
+        Counts; at least one trial each.
     offset : ndarray, shape (cells,)
         Added to the predictor (log exposure).
     link : str
         A key of `LINKS`.
+    scatter : float
+        Standard deviation of the cells' own normal deviations from X b + offset.
     """
 
     design: Array
@@ -163,6 +195,7 @@ class Counts:
     trials: Array
     offset: Array
     link: str = "cloglog"
+    scatter: float = 0.0
 
     def predictor(self, beta: Array) -> Array:
         """Return eta = X b + offset, kept where its exponential and the square of it are finite.
@@ -240,10 +273,29 @@ class Counts:
         Surface
             Value minus infinity where the information is singular to machine precision.
         """
-        x, y, n = self.design, self.events, self.trials
+        nowhere = Surface(-math.inf, np.zeros(beta.size), -np.eye(beta.size), -math.inf)
+        with np.errstate(over="ignore", invalid="ignore"):
+            here = self._surface(beta)
+        if here is None or not np.isfinite(here.hessian).all():
+            return nowhere
+        return here
+
+    def _surface(self, beta: Array) -> Surface | None:
+        x = self.design
         p = x.shape[1]
-        t = LINKS[self.link](self.predictor(beta))
-        log_w = t.log_w + np.log(n)
+        eta = self.predictor(beta)
+        t = LINKS[self.link](eta)
+        fit, slope, bend = self._marginal(eta) if self.scatter > 0 else self._binomial(t)
+        # A cell of weight w knows its own predictor to 1 / w, and the line through it to that plus
+        # the scatter's variance v: its weight is w / (1 + v w), and the derivatives follow.
+        log_w = t.log_w + np.log(self.trials)
+        shrink = self.scatter**2 * np.exp(log_w)
+        keep = 1.0 / (1.0 + shrink)
+        log_w, w1, w2 = (
+            log_w - np.log1p(shrink),
+            t.w1 * keep,
+            t.w2 * keep - shrink * (t.w1 * keep) ** 2,
+        )
         scale = log_w.max()
         # Separated data spread the weights over many orders of magnitude, so log|I| comes from a
         # QR of W^1/2 X, heaviest rows first and columns pivoted: that is accurate row by row.
@@ -254,22 +306,85 @@ class Counts:
         diagonal = np.abs(np.diag(r))
         # 1e-100 of the largest is no information at all, and its inverse would not be finite.
         if not diagonal.min() > 1e-100 * diagonal.max() > 0.0:
-            return Surface(-math.inf, np.zeros(p), -np.eye(p))
+            return None
         # Not a triangular solve: OpenBLAS starts threads for it whatever its size, which costs 50
         # times the work on a busy machine.
         q = half[:, pivot] @ np.linalg.inv(r)
         log_det = p * scale + 2.0 * float(np.log(diagonal).sum())
-        value = float(y @ t.log_p + (n - y) @ t.log_q) + 0.5 * log_det
 
         # d log|I| / db_j = sum_i h_i w1_i x_ij with the leverages h = rows of Q squared; its
         # derivative brings the traces tr(I^-1 I_j I^-1 I_k), I_j = X' diag(w w1 x_j) X.
         leverage = (q * q).sum(axis=1)
-        gradient = x.T @ (y * t.p1 + (n - y) * t.q1 + 0.5 * leverage * t.w1)
+        gradient = x.T @ (slope + 0.5 * leverage * w1)
         pairs = (q[:, :, None] * q[:, None, :]).reshape(-1, p * p)
-        traces = pairs.T @ (t.w1[:, None] * x)
-        curve = y * t.p2 + (n - y) * t.q2 + 0.5 * leverage * (t.w1 * t.w1 + t.w2)
+        traces = pairs.T @ (w1[:, None] * x)
+        curve = bend + 0.5 * leverage * (w1 * w1 + w2)
         hessian = x.T @ (curve[:, None] * x) - 0.5 * traces.T @ traces
-        return Surface(value, gradient, hessian)
+        return Surface(float(fit.sum()) + 0.5 * log_det, gradient, hessian, log_det)
+
+    def _binomial(self, t: LinkTerms) -> tuple[Array, Array, Array]:
+        """Log-likelihoods of the cells, (cells,) or (..., cells), and their two derivatives."""
+        y, n = self.events, self.trials
+        return (
+            y * t.log_p + (n - y) * t.log_q,
+            y * t.p1 + (n - y) * t.q1,
+            y * t.p2 + (n - y) * t.q2,
+        )
+
+    def _marginal(self, eta: Array) -> tuple[Array, Array, Array]:
+        """The same with each cell's own deviation integrated out."""
+        link, variance = LINKS[self.link], self.scatter**2
+
+        def height(z: Array) -> tuple[Array, Array, Array]:
+            inside, slope, bend = self._binomial(link(np.clip(z, -300.0, 300.0)))
+            away = z - eta
+            return inside - 0.5 * away**2 / variance, slope - away / variance, bend - 1 / variance
+
+        # The integrand is log-concave. Its mode lies roughly where the predictor and what the cell
+        # alone would say meet, weighed by their precision.
+        alone = self._alone()
+        weight = self.trials * np.exp(link(alone).log_w) * variance
+        mode = (weight * alone + eta) / (weight + 1.0)
+        for _ in range(200):
+            top, slope, curve = height(mode)
+            step = np.clip(-slope / curve, -1.0, 1.0)
+            if np.all(np.abs(step) * np.sqrt(-curve) < 1e-3):
+                break
+            mode = mode + step
+        # It need not look normal: where a cell saw nothing it is a bell cut off by a cliff. So each
+        # side is integrated for itself, out to where the integrand has fallen by exp(-25) or a
+        # little more. It has at 8 standard deviations of the scatter: it is at least that narrow.
+        sides = np.array([[-1.0], [1.0]])
+        near = np.broadcast_to(1e-3 / np.sqrt(-curve), (2, len(eta)))
+        far = np.full((2, len(eta)), 8.0 * self.scatter)
+        while np.any(far > 1.3 * near):
+            middle = np.sqrt(near * far)
+            enough = top - height(mode + sides * middle)[0] >= 25.0
+            near, far = np.where(enough, near, middle), np.where(enough, middle, far)
+        where = (mode + (sides * far)[:, None, :] * _NODES[:, None]).reshape(-1, len(eta))
+        width = (far[:, None, :] * _WEIGHTS[:, None]).reshape(-1, len(eta))
+        inside, slope, bend = self._binomial(link(np.clip(where, -300.0, 300.0)))
+        away = where - eta
+        mass = width * np.exp(inside - 0.5 * away**2 / variance - top)
+        total = mass.sum(axis=0)
+        mass = mass / total
+
+        # The derivatives in two forms, both exact: as moments of the binomial score, which cancel
+        # where the cell knows itself well, and as moments of the deviation, which cancel elsewhere.
+        score, mean = (mass * slope).sum(axis=0), (mass * away).sum(axis=0)
+        spread = (mass * (away - mean) ** 2).sum(axis=0)
+        by_score = (mass * (bend + (slope - score) ** 2)).sum(axis=0)
+        knows = spread < 0.5 * variance
+        return (
+            top + np.log(total) - math.log(self.scatter * math.sqrt(2.0 * math.pi)),
+            np.where(knows, mean / variance, score),
+            np.where(knows, (spread / variance - 1.0) / variance, by_score),
+        )
+
+    def _alone(self) -> Array:
+        """Predictor of each cell by its own counts, kept finite."""
+        share = (self.events + 0.5) / (self.trials + 1.0)
+        return special.logit(share) if self.link == "logit" else np.log(-np.log1p(-share))
 
     def start(self) -> Array:
         """Return a first guess: weighted least squares on the empirical predictor.
@@ -279,8 +394,7 @@ class Counts:
         ndarray, shape (p,)
             Coefficients near the estimate.
         """
-        share = (self.events + 0.5) / (self.trials + 1.0)
-        eta = special.logit(share) if self.link == "logit" else np.log(-np.log1p(-share))
+        eta = self._alone()
         weight = np.sqrt(self.trials * np.exp(LINKS[self.link](eta).log_w))
         x = weight[:, None] * self.design
         return np.asarray(np.linalg.lstsq(x, weight * (eta - self.offset), rcond=None)[0])
@@ -298,11 +412,14 @@ class Estimate:
         Coefficients.
     value : float
         Penalised log-likelihood there.
+    freedom : float
+        Degrees of freedom that the scatter was estimated with; infinite where none was.
     """
 
     counts: Counts
     beta: Array
     value: float
+    freedom: float = math.inf
 
     @cached_property
     def covariance(self) -> Array:
@@ -365,14 +482,18 @@ def _trust_region(counts: Counts, start: Array, basis: Array) -> Array:
     def hess(u: Array) -> Array:
         return -(basis.T @ at(u).hessian @ basis)
 
-    found = optimize.minimize(
-        value,
-        np.zeros(basis.shape[1]),
-        jac=jac,
-        hess=hess,
-        method="trust-exact",
-        options={"gtol": 1e-5, "maxiter": 500},
-    )
+    try:
+        with np.errstate(over="ignore", invalid="ignore"):
+            found = optimize.minimize(
+                value,
+                np.zeros(basis.shape[1]),
+                jac=jac,
+                hess=hess,
+                method="trust-exact",
+                options={"gtol": 1e-5, "maxiter": 500},
+            )
+    except (ValueError, linalg.LinAlgError) as error:  # a start beyond all floating-point range
+        raise ArithmeticError("no way up from here") from error
     return np.asarray(start + basis @ found.x)
 
 
@@ -394,20 +515,20 @@ def estimate(counts: Counts, start: Array | None = None) -> Estimate:
     Raises
     ------
     ArithmeticError
-        If the climb does not converge (not seen with a design of full rank).
+        If no climb converges (not seen with a design of full rank).
     """
-    starts = [counts.start(), np.zeros(counts.design.shape[1])]
-    if start is not None:
-        starts.insert(0, start)
-    begin = max(starts, key=lambda beta: counts.surface(beta).value)
-    w = counts.weight(begin)
-    info = counts.design.T @ (w[:, None] * counts.design)
-    try:
-        basis = linalg.inv(linalg.cholesky(info, lower=False))
-    except linalg.LinAlgError:
-        basis = np.eye(begin.size)
-    beta, top = _climb(counts, begin, basis)
-    return Estimate(counts, beta, top.value)
+    for begin in (start, counts.start(), np.zeros(counts.design.shape[1])):
+        if begin is None or counts.surface(begin).value == -math.inf:
+            continue
+        w = counts.weight(begin)
+        info = counts.design.T @ (w[:, None] * counts.design)
+        basis: Array = np.eye(begin.size)
+        with contextlib.suppress(linalg.LinAlgError):
+            basis = np.asarray(np.linalg.inv(linalg.cholesky(info, lower=False)), dtype=float)
+        with contextlib.suppress(ArithmeticError):
+            beta, top = _climb(counts, begin, basis)
+            return Estimate(counts, beta, top.value)
+    raise ArithmeticError("the penalised likelihood found no maximum from any start")
 
 
 def profile(top: Estimate, direction: Array, level: float = 0.95) -> Interval:
@@ -426,7 +547,8 @@ def profile(top: Estimate, direction: Array, level: float = 0.95) -> Interval:
     -------
     Interval
         All values v for which the largest penalised likelihood under c'b = v is within half a
-        chi-squared quantile of the maximum [4, 5]. An end that is not found is infinite.
+        chi-squared quantile of the maximum [4, 5]; or half a squared t quantile, where a scatter
+        was estimated. An end that is not found is infinite.
     """
     return Interval(
         profile_bound(top, direction, -1, level),
@@ -438,7 +560,7 @@ def profile(top: Estimate, direction: Array, level: float = 0.95) -> Interval:
 def _ridge(hessian: Array, direction: Array) -> tuple[Array, Array]:
     """Where the profile of c'b goes next: its tangent, and what is across it one deviation long."""
     # V^1/2 times an orthonormal basis of what is orthogonal to V^1/2 c leaves c'b alone.
-    half = linalg.inv(linalg.cholesky(-hessian, lower=False))
+    half = np.linalg.inv(linalg.cholesky(-hessian, lower=False))
     whitened = half.T @ direction
     across = linalg.qr(whitened[:, None])[0][:, 1:]
     return half @ whitened / float(whitened @ whitened), half @ across
@@ -464,7 +586,7 @@ def profile_bound(top: Estimate, direction: Array, side: int, level: float = 0.9
         The bound; infinite where the profile never falls far enough.
     """
     counts = top.counts
-    goal = float(stats.chi2.ppf(level, 1))
+    goal = float(stats.t.ppf(0.5 + 0.5 * level, top.freedom)) ** 2
     tangent, basis = _ridge(counts.surface(top.beta).hessian, direction)
     unit = side * math.sqrt(float(direction @ top.covariance @ direction))
     beta, at = top.beta, 0.0
@@ -539,74 +661,69 @@ def separated(counts: Counts) -> bool:
     return found.fun is not None and float(found.fun) < -1e-7
 
 
-class Scatter(NamedTuple):
-    """How far cells lie from the model beyond binomial noise.
-
-    `size` is the standard deviation of the cells' own deviations on the scale of the predictor;
-    `phi`, shape (cells,), what each cell's counts were divided by; `top` the estimate from the
-    counts so divided.
-    """
-
-    size: float
-    phi: Array
-    top: Estimate
-
-
-def allow_scatter(plain: Estimate, level: float = 0.01) -> Scatter:
-    """Widen an estimate by the scatter its cells show around the model.
-
-    Each cell's predictor is taken to be off by its own random amount with standard deviation s;
-    a cell's variance then is 1 + s^2 w times the binomial one, w being the information the cell
-    carries, and its counts are divided by that (Williams' model III [8]). A cell of a million
-    episodes thus weighs no more than what the model can know about it. s solves: the scaled
-    deviance equals its degrees of freedom.
+def allow_scatter(plain: Estimate, level: float = 0.01) -> Estimate:
+    """Let cells lie further from the model than binomial noise puts them, if they do.
 
     Parameters
     ----------
     plain : Estimate
-        The estimate with binomial variance only.
+        The estimate with binomial noise only.
     level : float
-        s is 0 unless the deviance would be exceeded with a smaller probability than this were
-        the model true; so the intervals of a true model are left alone.
+        It is returned as it is unless its deviance would be exceeded with a smaller probability
+        than this were the model true; so the intervals of a true model are left alone.
 
     Returns
     -------
-    Scatter
-        With size 0 where the binomial variance suffices. At most 10.
+    Estimate
+        With the scatter of largest adjusted profile likelihood [10] in its counts.
+
+    Raises
+    ------
+    ArithmeticError
+        If it is 5 or more: predictors that are off by that much are no description of the cells.
     """
     counts = plain.counts
-    ones = np.ones(len(counts.trials))
     freedom = len(counts.trials) - counts.design.shape[1]
     excess = float(counts.deviance(plain.beta).sum())
     if freedom < 1 or stats.chi2.sf(excess, freedom) >= level:
-        return Scatter(0.0, ones, plain)
+        return plain
+    best = [(-math.inf, plain)]
+    beta = plain.beta
 
-    found = [Scatter(0.0, ones, plain)]
+    def adjusted(log_scatter: float) -> float:
+        """The penalty's half log-determinant taken off again, and as much once more [10]."""
+        nonlocal beta
+        top = estimate(replace(counts, scatter=math.exp(log_scatter)), beta)
+        beta = top.beta
+        value = top.value - top.counts.surface(beta).log_det
+        if value > best[0][0]:
+            best[0] = (value, replace(top, freedom=float(freedom)))
+        return -value
 
-    def surplus(log_size: float) -> float:
-        size, top = math.exp(float(log_size)), found[0].top
-        for _ in range(30):
-            phi = 1.0 + size**2 * counts.weight(top.beta)
-            scaled = replace(counts, events=counts.events / phi, trials=counts.trials / phi)
-            before, top = top.beta, estimate(scaled, top.beta)
-            if np.abs(counts.design @ (top.beta - before)).max() < 1e-6 * (1.0 + size):
-                break
-        found[0] = Scatter(size, phi, top)
-        return float((counts.deviance(top.beta) / phi).sum() - freedom)
-
-    low, high = math.log(1e-3), math.log(10.0)
-    if surplus(low) > 0 > surplus(high):
-        surplus(float(optimize.brentq(surplus, low, high, xtol=1e-4)))
-    return found[0]
+    bounds = (math.log(1e-2), math.log(5.0))
+    optimize.minimize_scalar(adjusted, bounds=bounds, method="bounded", options={"xatol": 1e-3})
+    if best[0][1].counts.scatter > 4.9:
+        raise ArithmeticError("the cells lie too far from any model with these terms")
+    return best[0][1]
 
 
 class Line(NamedTuple):
     """A fitted linear model for estimates with errors.
 
-    `beta` (p,), its `covariance` (p, p), `scatter` the standard deviation between estimates that
-    their errors do not explain, `quantile` that turns a standard error into half a 95 % interval,
-    `deviance` (Cochran's Q: weighted squares about the line with the known errors alone) and its
-    `freedom`.
+    Parameters
+    ----------
+    beta : ndarray, shape (p,)
+        Coefficients.
+    covariance : ndarray, shape (p, p)
+        Of the coefficients.
+    scatter : float
+        Standard deviation between estimates that their errors do not explain.
+    quantile : float
+        What turns a standard error into half a 95 % interval.
+    deviance : float
+        Cochran's Q: squares about the line, weighted by the known errors alone.
+    freedom : int
+        Its degrees of freedom.
     """
 
     beta: Array
@@ -634,7 +751,82 @@ class Line(NamedTuple):
         return Interval(best - half, best, best + half)
 
 
-def meta_regression(values: Array, design: Array, errors: Array) -> Line:
+class Errors(NamedTuple):
+    """Known errors of estimates, some of which share a part.
+
+    Parameters
+    ----------
+    own : ndarray, shape (cells,)
+        Standard deviation of each estimate's own error; above 0.
+    shared : ndarray, shape (cells,)
+        Standard deviation of the error it shares with all others of its group (0: none).
+    group : ndarray of int, shape (cells,)
+        Which group.
+    """
+
+    own: Array
+    shared: Array
+    group: NDArray[np.intp]
+
+    @classmethod
+    def independent(cls, own: Array) -> Errors:
+        """Return errors that share nothing.
+
+        Parameters
+        ----------
+        own : ndarray, shape (cells,)
+            Standard deviations.
+
+        Returns
+        -------
+        Errors
+            With no shared part.
+        """
+        return cls(own, np.zeros(len(own)), np.zeros(len(own), dtype=np.intp))
+
+    def select(self, cells: NDArray[np.bool_] | NDArray[np.intp]) -> Errors:
+        """Return the errors of some of the cells.
+
+        Parameters
+        ----------
+        cells : ndarray
+            Which, as an index or a mask.
+
+        Returns
+        -------
+        Errors
+            Of those.
+        """
+        return Errors(self.own[cells], self.shared[cells], self.group[cells])
+
+    def whiten(self, columns: Array, variance: float) -> tuple[Array, float]:
+        """Turn columns into ones with errors of covariance 1, and say at what log-determinant.
+
+        Parameters
+        ----------
+        columns : ndarray, shape (cells, k)
+            Values in columns.
+        variance : float
+            Of the scatter that comes on top of the own errors.
+
+        Returns
+        -------
+        tuple of ndarray and float
+            V^-1/2 times the columns, and log|V|.
+        """
+        # Divided by the own deviations the covariance is 1 + u u' within each group, whose inverse
+        # root is 1 - (1 - 1 / sqrt(1 + |u|^2)) u u' / |u|^2.
+        total = self.own**2 + variance
+        scaled = columns / np.sqrt(total)[:, None]
+        u = self.shared / np.sqrt(total)
+        square = np.bincount(self.group, u * u)
+        shrink = (1.0 - 1.0 / np.sqrt(1.0 + square)) / np.where(square > 0, square, 1.0)
+        along = np.column_stack([np.bincount(self.group, u * column) for column in scaled.T])
+        scaled = scaled - u[:, None] * (shrink[:, None] * along)[self.group]
+        return scaled, float(np.log(total).sum() + np.log1p(square).sum())
+
+
+def meta_regression(values: Array, design: Array, errors: Errors) -> Line:
     """Fit a line to estimates with known errors and an unknown scatter about it.
 
     Parameters
@@ -643,8 +835,8 @@ def meta_regression(values: Array, design: Array, errors: Array) -> Line:
         The estimates.
     design : ndarray, shape (cells, p)
         Full column rank.
-    errors : ndarray, shape (cells, cells)
-        Covariance of the estimates' errors.
+    errors : Errors
+        Of the estimates.
 
     Returns
     -------
@@ -654,16 +846,15 @@ def meta_regression(values: Array, design: Array, errors: Array) -> Line:
         unknown, is taken as 0, and the errors alone make the interval.
     """
     n, p = design.shape
+    columns = np.column_stack([design, values])
 
     def solve(variance: float) -> tuple[Array, Array, float, float]:
-        root = linalg.cholesky(errors + variance * np.eye(n), lower=True)
-        x = linalg.solve_triangular(root, design, lower=True)
-        y = linalg.solve_triangular(root, values, lower=True)
-        q, r = np.linalg.qr(x)
-        beta = linalg.solve_triangular(r, q.T @ y)
-        squares = float(((y - x @ beta) ** 2).sum())
-        inverse = linalg.solve_triangular(r, np.eye(p))
-        log_det = 2.0 * float(np.log(np.diag(root)).sum() + np.log(np.abs(np.diag(r))).sum())
+        white, log_det = errors.whiten(columns, variance)
+        q, r = np.linalg.qr(white[:, :p])
+        inverse = np.linalg.inv(r)
+        beta = inverse @ (q.T @ white[:, p])
+        squares = float(((white[:, p] - white[:, :p] @ beta) ** 2).sum())
+        log_det += 2.0 * float(np.log(np.abs(np.diag(r))).sum())
         return beta, inverse @ inverse.T, squares, -0.5 * (log_det + squares)
 
     beta, covariance, deviance, reml = solve(0.0)
