@@ -18,13 +18,12 @@ import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
-from reservelab.model.catalogue import _folder as shipped_files
-from reservelab.model.catalogue import machines, mixes, stacks
+from reservelab.model.catalogue import data_folder, machines, mixes, stacks
 from reservelab.model.errors import BadInput, whole_number
 from reservelab.model.machine import Machine
-from reservelab.model.scenario import RULES_VERSION, Scenario, read_toml
+from reservelab.model.scenario import RULES_VERSION, Scenario, has_mark, read_toml
 from reservelab.model.schemes import Scheme
 
 if TYPE_CHECKING:
@@ -180,6 +179,11 @@ class _Bar:
             )
         self._tqdm.refresh()
 
+    def explore(self, processed: int, found: int) -> None:
+        """Show how many states there are so far; nobody knows how many there will be."""
+        self._release()
+        self._tqdm.set_description_str(f"{processed} of {found} states so far")
+
     def _release(self) -> None:
         self._tqdm.clear()
         self._held.release()
@@ -278,6 +282,24 @@ def parser() -> argparse.ArgumentParser:
     _add_number(trace, "--episode", 0, "which one, counted from 0", 0)
     _add_number(trace, "--seed", 0, "that of the simulation the episode is from", 1)
     _add_json(trace)
+
+    exact = _verb(
+        verbs, "exact", "[SCENARIO.toml]", "solve a scenario by enumerating its states",
+        "--scheme global --mount ext3:3 --pages 12", _exact,
+    )  # fmt: skip
+    _add_scenario(exact)
+    _add_number(exact, "--limit", 1, "the most states to store", 20_000_000)
+    _add_json(exact)
+
+    prove = _verb(
+        verbs, "prove", "[SCENARIO.toml]", "prove that no deadlock is reachable, or show one",
+        '--scheme "global on-entry" --mount ext3:3 --pages 12', _prove,
+    )  # fmt: skip
+    _add_scenario(prove)
+    told = "threads start over for ever, whatever their quota"
+    prove.add_argument("--unbounded", action="store_true", help=told)
+    _add_number(prove, "--limit", 1, "the most states to store", 20_000_000)
+    _add_json(prove)
 
     sweep = _verb(
         verbs, "sweep", "GRID.toml", "run every scenario of a grid, stored as it runs",
@@ -409,7 +431,7 @@ def _scenario(options: argparse.Namespace) -> Scenario:
     if numbers:
         table["machine"] = _overlaid_machine(table.get("machine", {}), numbers)
     scheme = _overlaid_scheme(table.get("scheme"), options)
-    if preset is not None and isinstance(scheme, dict) and _has_mark(scheme):
+    if preset is not None and isinstance(scheme, dict) and has_mark(scheme):
         scheme = {"reserve": preset.reserve} | scheme
     table |= _given(scheme=scheme)
     if options.scenario is None:
@@ -485,20 +507,20 @@ def _overlaid_scheme(scheme: object, options: argparse.Namespace) -> object:
     if options.scheme is not None:
         if options.max_sections is not None and limited in options.scheme:
             raise BadInput("--max-sections", f"beside {options.scheme!r}", "say it once")
-        if isinstance(scheme, dict):
-            for key in ("reserve", "max_sections"):
-                if key in scheme and key not in numbers and _takes(options.scheme, key):
-                    option = f"--{key.replace('_', '-')}"
-                    wrong = f"the file's {scheme[key]!r} is for another scheme"
-                    raise BadInput(option, wrong, f"add {option} {scheme[key]} to keep it")
+        # An option overrules what it names and nothing else: the numbers stay, if they have a use.
+        old = scheme if isinstance(scheme, dict) else {}
+        kept = {key: old[key] for key in ("reserve", "max_sections") if key in old}
+        if limited in options.scheme:
+            kept.pop("max_sections", None)
+        numbers = {key: kept[key] for key in kept if _takes(options.scheme, key)} | numbers
         scheme = options.scheme
     if isinstance(scheme, str):
         scheme = {"variant": scheme}
     if not isinstance(scheme, dict):
         return scheme
     if "max_sections" in numbers and isinstance(variant := scheme.get("variant"), str):
-        kept = (word for word in variant.split() if not word.startswith(limited))
-        scheme = scheme | {"variant": " ".join(kept)}
+        words = (word for word in variant.split() if not word.startswith(limited))
+        scheme = scheme | {"variant": " ".join(words)}
     return scheme | numbers
 
 
@@ -511,11 +533,6 @@ def _takes(variant: str, key: str) -> bool:
             raise
         return error.key != key
     return True
-
-
-def _has_mark(scheme: Mapping[str, Any]) -> bool:
-    words = str(scheme.get("variant", "")).split()
-    return words[:1] == ["watermark"] or scheme.get("start") == "mark"
 
 
 # --- The verbs -----------------------------------------------------------------------------------
@@ -548,8 +565,7 @@ def _trace(options: argparse.Namespace, bar: _Bar) -> None:
     scenario = _scenario(options)
     from reservelab.solve.trace import trace
 
-    for line in scenario.warnings:
-        warnings.warn(line, stacklevel=1)
+    _warn(scenario)
     with bar(_STARTING):
         story = trace(scenario, options.seed, options.episode)
     if options.json:
@@ -560,7 +576,33 @@ def _trace(options: argparse.Namespace, bar: _Bar) -> None:
         head |= {name: [w._asdict() for w in getattr(story, name)] for name in ("waits", "cycle")}
         _print_json(head | {"steps": _records(story.frame()), "scenario": scenario.canonical()})
     else:
-        print(f"{story}\n\nscenario {scenario.digest}")
+        print(story)
+
+
+def _exact(options: argparse.Namespace, bar: _Bar) -> None:
+    scenario = _scenario(options)
+    from reservelab.solve.exact import exact
+
+    _warn(scenario)
+    with bar(_STARTING):
+        result = exact(scenario, options.limit, bar.explore)
+    print(result.to_json() if options.json else result)
+
+
+def _prove(options: argparse.Namespace, bar: _Bar) -> None:
+    scenario = _scenario(options)
+    from reservelab.solve.prove import prove
+
+    _warn(scenario)
+    with bar(_STARTING):
+        quota: Literal["own", "unbounded"] = "unbounded" if options.unbounded else "own"
+        result = prove(scenario, quota, options.limit, bar.explore)
+    print(result.to_json() if options.json else result)
+
+
+def _warn(scenario: Scenario) -> None:
+    for line in scenario.warnings:
+        warnings.warn(line, stacklevel=2)
 
 
 def _sweep(options: argparse.Namespace, bar: _Bar) -> None:
@@ -600,7 +642,7 @@ def _sweep(options: argparse.Namespace, bar: _Bar) -> None:
 def _grid_text(name: str) -> str:
     """The text of a grid file, or of one that comes with the package by its bare name."""
     path = Path(name)
-    shipped = shipped_files() / "grids" / f"{name}.toml"
+    shipped = data_folder() / "grids" / f"{name}.toml"
     if not path.exists() and path.name == name and shipped.is_file():
         return shipped.read_text(encoding="utf-8")
     return _read_text(name)

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ import pytest
 from distributed import Client
 from test_sweep import GRID, SIZES, content
 
-from reservelab.solve.compiled import sources_digest
+from reservelab.solve.simulate import Cancelled
 from reservelab.study import sweep as sweeping
 from reservelab.study.results import Store
 from reservelab.study.sweep import Episodes, Progress, run_batches, sweep
@@ -47,7 +48,8 @@ class Cluster:
 
     def worker(self) -> subprocess.Popen[bytes]:
         """Start a worker of one thread; no nanny, so nobody starts it again."""
-        return self._start("worker", *LOOPBACK, "--no-nanny", "--nthreads", "1")
+        scratch = ["--local-directory", str(self._folder)]
+        return self._start("worker", *LOOPBACK, *scratch, "--no-nanny", "--nthreads", "1")
 
     @contextmanager
     def client(self, workers: int) -> Iterator[Client]:
@@ -62,16 +64,11 @@ class Cluster:
             yield client
 
     def end(self) -> None:
-        """End all processes, each by its own group."""
+        """End all processes, each by its own group; there is nothing they should tidy up."""
         for process in self._processes:
             if process.poll() is None:
-                os.killpg(process.pid, signal.SIGTERM)
-        for process in self._processes:
-            try:
-                process.wait(timeout=10)
-            except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
+            process.wait()
 
 
 @pytest.fixture(scope="module")
@@ -150,7 +147,13 @@ def test_a_client_killed_in_the_middle_is_resumed(
     kept = len(Store(path).rows())
     assert 0 < kept < len(serial.rows())
     seen: list[Progress] = []
+    stop = threading.Event()
     with cluster.client(2) as client:
+        with pytest.raises(Cancelled):
+            sweep(GRID, Episodes(EPISODES), path, client=client, stop=stop,
+                  progress=lambda now: stop.set() if now.done > kept + 20 else None)  # fmt: skip
+        assert len(Store(path).rows()) > kept + 20
+        kept = len(Store(path).rows())
         frame = sweep(GRID, Episodes(EPISODES), path, client=client, progress=seen.append)
     assert seen[0].found == kept
     assert seen[-1].done == seen[-1].total
@@ -160,7 +163,7 @@ def test_a_client_killed_in_the_middle_is_resumed(
 
 def test_a_worker_with_other_code_is_refused() -> None:
     scenario = GRID.scenarios()[0]
-    ((tally, seconds),) = run_batches([(scenario, [3])], 1, sources_digest())
+    ((tally, seconds),) = run_batches([(scenario, [3])], 1, sweeping._CODE)
     assert tally.keys.tolist() == [[1, 3]]
     assert seconds > 0
     with pytest.raises(RuntimeError, match="another version of reservelab than its client"):

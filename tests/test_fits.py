@@ -110,7 +110,7 @@ TRUE_TERMS = ("mix", "threads", "reserve")
 
 @pytest.fixture(scope="module")
 def ordinary() -> Fits:
-    return fit(planted(BETA, 200, np.random.default_rng(11)))
+    return fit(planted(BETA, 200, np.random.default_rng(11)), terms=[*TRUE_TERMS, "pages"])
 
 
 def counts_of(link: str, rng: np.random.Generator, cells: int = 20) -> Counts:
@@ -287,7 +287,7 @@ def test_intervals_cover_planted_coefficients() -> None:
         mixed = (frame["deadlocks"] > 0) & (frame["deadlocks"] < frame["episodes"])
         if steep and mixed.sum() > 4:
             continue  # hardly ever separated, and not worth a fit
-        found = deadlock(fit(frame, folds=2, quantities=RISK))
+        found = deadlock(fit(frame, folds=2, quantities=RISK, terms=TRUE_TERMS))
         assert found.design.names == TRUE_NAMES
         if found.separated == steep:
             pairs = zip(found.coefficients, beta, strict=True)
@@ -318,7 +318,9 @@ def test_scatter_is_found_and_makes_honest_intervals() -> None:
     rng = np.random.default_rng(7)
     with_, without, sizes = [], [], []
     for _ in range(50):
-        found = deadlock(fit(scattered(BETA, 5000, 0.5, rng), folds=2, quantities=RISK))
+        found = deadlock(
+            fit(scattered(BETA, 5000, 0.5, rng), folds=2, quantities=RISK, terms=TRUE_TERMS)
+        )
         sizes.append(found.scatter)
         with_ += [true in i for i, true in zip(found.coefficients, BETA, strict=True)]
         plain = estimate(replace(found._top.counts, scatter=0.0))
@@ -335,7 +337,10 @@ def test_a_true_model_is_left_alone() -> None:
     rng = np.random.default_rng(8)
     assert (
         sum(
-            deadlock(fit(planted(BETA, 500, rng), folds=2, quantities=RISK)).scatter > 0
+            deadlock(
+                fit(planted(BETA, 500, rng), folds=2, quantities=RISK, terms=TRUE_TERMS)
+            ).scatter
+            > 0
             for _ in range(100)
         )
         < 6
@@ -391,7 +396,8 @@ def test_slopes_cover_one() -> None:
     """The calibration slope's interval on 60 true tables: 95 %; 50 or fewer once in 1,000."""
     rng = np.random.default_rng(9)
     slopes = [
-        deadlock(fit(planted(BETA, 200, rng), quantities=RISK)).calibration.slope for _ in range(60)
+        deadlock(fit(planted(BETA, 200, rng), quantities=RISK, terms=TRUE_TERMS)).calibration.slope
+        for _ in range(60)
     ]
     assert sum(1.0 in slope for slope in slopes) > 50
 
@@ -407,19 +413,21 @@ def test_a_wrong_model_shows_in_its_goodness() -> None:
 
 def test_folds_are_seeded_and_cells_of_one_scenario_stay_together() -> None:
     frame = planted(BETA, 200, np.random.default_rng(12))
-    one, again, other = (deadlock(fit(frame, seed=s)).calibration for s in (1, 1, 2))
+    one, again, other = (
+        deadlock(fit(frame, seed=s, terms=TRUE_TERMS)).calibration for s in (1, 1, 2)
+    )
     assert one == again
     assert one != other
     # A second seed of every scenario lands in the fold of the first: with as many folds as
     # scenarios, dealing the rows out singly would hold out one row, not two.
     twice = pd.concat([frame, frame.assign(seed=2)], ignore_index=True)
-    assert deadlock(fit(twice, folds=99)).calibration.folds == len(frame)
+    assert deadlock(fit(twice, folds=99, terms=TRUE_TERMS)).calibration.folds == len(frame)
 
 
 def test_cells_no_other_speaks_for_are_not_predicted() -> None:
     cells = [*CELLS, {"mix": "lonely", "threads": 4, "reserve": 4}]
     frame = planted(BETA, 200, np.random.default_rng(13), cells)
-    found = deadlock(fit(frame))
+    found = deadlock(fit(frame, terms=TRUE_TERMS))
     # The fold of the only cell of its mix is skipped whole.
     assert found.calibration.skipped >= 1
     assert found.calibration.held_out + found.calibration.skipped == len(cells)
@@ -449,7 +457,7 @@ def test_no_fit_is_invented(frame: pd.DataFrame, why: str) -> None:
 def test_unfinished_episodes_are_left_out_and_said() -> None:
     frame = planted(BETA, 200, np.random.default_rng(14)).assign(unfinished=0)
     longer = frame.assign(episodes=frame["episodes"] + 50, unfinished=50)
-    one, other = deadlock(fit(frame)), deadlock(fit(longer))
+    one, other = deadlock(fit(frame, terms=TRUE_TERMS)), deadlock(fit(longer, terms=TRUE_TERMS))
     assert one.coefficients == other.coefficients
     assert other.unfinished == 50 * len(frame)
     assert any("1600 unfinished" in note for note in other.notes)
@@ -492,19 +500,63 @@ def test_what_follows_is_filled_in() -> None:
 def test_a_scheme_without_a_reserve_has_no_such_term() -> None:
     frame = planted(BETA, 200, np.random.default_rng(15)).assign(reserve=-1)
     found = deadlock(fit(frame))
-    assert found.design.names == ("intercept", "mix=xfs", "threads")
+    assert found.design.names == ("intercept", "mix=xfs", "log threads")
     assert dict(found.design.dropped)["reserve"] == "the scheme has no reserve to choose"
     with pytest.raises(rl.BadInput, match="reserve: is not in the fit; the scheme has no"):
         smallest_reserve(found, 0.1, {"mix": "xfs", "threads": 4})
 
 
-@pytest.mark.parametrize("terms", [("mix", "threads*reserve", "reserve^2"), ("log threads",), ()])
+@pytest.mark.parametrize(
+    "terms",
+    [
+        ("mix", "threads*reserve", "reserve^2"),
+        ("log threads",),
+        (),
+        ("mix", "reserve", "mix*reserve"),
+    ],
+)
 def test_terms_can_be_written(terms: tuple[str, ...]) -> None:
     found = deadlock(fit(planted(BETA, 200, np.random.default_rng(16)), terms=terms))
     place = {"mix": "xfs", "threads": 8, "reserve": 4}
     known = {"quota", "threads", "writepages", *(k for t in terms for k in place if k in t)}
     risk = found.predict({k: v for k, v in place.items() if k in known})
     assert 0 < risk.low < risk.best < risk.high < 1
+
+
+def test_slopes_can_differ_between_mixes() -> None:
+    """As two fits of one mix each, but for the slope in threads that they share."""
+    rng = np.random.default_rng(27)
+    one = planted(BETA, 500, rng)
+    other = planted(BETA + np.array([0, 0, 0, 0.25]), 500, rng)
+    frame = pd.concat([one[one["mix"] == "ext3"], other[other["mix"] == "xfs"]], ignore_index=True)
+    found = deadlock(fit(frame, terms=[*TRUE_TERMS, "mix*reserve"]))
+    assert found.design.names == (*TRUE_NAMES, "mix=xfs * reserve")
+    slope, more = found.coefficients[-2:]
+    assert -0.2 in slope
+    assert 0.25 in more
+    assert deadlock(fit(frame, terms=TRUE_TERMS)).deviance > 5 * found.deviance
+    smallest_reserve(found, 0.3, {"mix": "ext3", "threads": 4})
+    with pytest.raises(rl.BadInput, match="more of it does not lower the risk"):
+        smallest_reserve(found, 0.3, {"mix": "xfs", "threads": 4})
+
+
+def test_a_mix_is_not_extrapolated_from_another() -> None:
+    """What a mix has not seen is refused for it, though another mix has seen it."""
+    cells = [cell for cell in CELLS if cell["mix"] == "ext3" or cell["reserve"] >= 4]
+    found = deadlock(fit(planted(BETA, 200, np.random.default_rng(28), cells)))
+    assert "with mix xfs only reserve 4 .. 16" in " ".join(str(found).split())
+    found.predict({"mix": "ext3", "threads": 4, "reserve": 2})
+    with pytest.raises(rl.BadInput, match=r"reserve: 2 is outside the table's 4 \.\. 16"):
+        found.predict({"mix": "xfs", "threads": 4, "reserve": 2})
+    with pytest.raises(rl.BadInput, match=r"smallest of the table's 4 \.\. 16 pages"):
+        smallest_reserve(found, 0.9, {"mix": "xfs", "threads": 4})
+
+
+def test_few_cells_get_few_terms() -> None:
+    frame = planted(BETA, 200, np.random.default_rng(29)).iloc[[0, 3, 5, 18, 26]]
+    found = deadlock(fit(frame.reset_index(drop=True)))
+    assert found.design.names == ("intercept", "mix=xfs")
+    assert dict(found.design.dropped)["reserve"] == "too few cells"
 
 
 @pytest.mark.parametrize(
@@ -839,7 +891,7 @@ def test_smallest_reserve_meets_the_risk_of_a_planted_truth() -> None:
         if not truth[12] < wanted < truth[1]:
             continue
         asked += 1
-        found = deadlock(fit(frame, folds=2, quantities=RISK))
+        found = deadlock(fit(frame, folds=2, quantities=RISK, terms=TRUE_TERMS))
         # Past the table's edge if need be: dropping the tables that refuse would bias the count.
         reserve = smallest_reserve(found, wanted, PLACE, extrapolate=True)
         assert all(bound == int(bound) for bound in reserve)
@@ -891,14 +943,14 @@ def test_smallest_reserve_refuses_what_only_hope_meets(ordinary: Fits) -> None:
 def test_smallest_reserve_refuses_where_reserve_does_not_help() -> None:
     frame = planted(np.array([-6.0, 0.5, 0.15, 0.2]), 200, np.random.default_rng(23))
     with pytest.raises(rl.BadInput, match="more of it does not lower the risk"):
-        smallest_reserve(deadlock(fit(frame)), 0.1, PLACE)
+        smallest_reserve(deadlock(fit(frame, terms=TRUE_TERMS)), 0.1, PLACE)
 
 
 def test_smallest_reserve_already_met_at_the_edge() -> None:
     cells = [{**cell, "reserve": cell["reserve"] + 8} for cell in CELLS]
     frame = planted(BETA, 200, np.random.default_rng(24), cells)
     with pytest.raises(rl.BadInput, match=r"already met by the smallest of the table's 8 \.\. 24"):
-        smallest_reserve(deadlock(fit(frame)), 0.9, {"mix": "ext3", "threads": 2})
+        smallest_reserve(deadlock(fit(frame, terms=TRUE_TERMS)), 0.9, {"mix": "ext3", "threads": 2})
 
 
 def test_inverse_reserve_simulated() -> None:

@@ -9,14 +9,17 @@ states that can be reached at all, counted in tests/cases/exact.json.
 Nothing here is a statistical test. A wrong rule shows as the first state that differs.
 """
 
+import contextlib
 import os
 import random
 import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from itertools import permutations, product
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import naive
 import numpy as np
@@ -28,6 +31,8 @@ from solved_cases import EXACT, OWN, scenario_from_case
 
 import reservelab as rl
 from reservelab.model import pack as p
+from reservelab.model.scenario import Waiting
+from reservelab.model.schemes import Entry, Exit, Grant, Returns, Start
 from reservelab.solve.simulate import weigh
 from reservelab.solve.walk import BrokenInvariant, Transition, Walk
 
@@ -115,6 +120,36 @@ def passes(case: dict[str, Any], rng: random.Random) -> bool:
     return True
 
 
+def corner(scheme: str, program: list[list[Any]], **given: Any) -> dict[str, Any]:  # noqa: ANN401
+    """Three flushers that want two writepages of three pages, but for what is given."""
+    mount = {
+        "program": program, "flushers": 3, "dirtiers": 0, "nr_pages": 2, "rate": 0.5, "depth": 2,
+        "completion_pages": 0, "backs_out": False, "on": -1,
+    }  # fmt: skip
+    mount |= {key: given.pop(key) for key in mount.keys() & given.keys()}
+    return {"scheme": scheme, **naive.PLAIN, "pages": 3, "quota": 2, "mounts": [mount], **given}
+
+
+SUBMIT: list[list[Any]] = [["submit", None]]
+NONE_AT_TIMES: list[list[Any]] = [["alloc", [[0, 0.5], [2, 0.5]]], *SUBMIT]
+CORNERS = {
+    # A bio of no pages is still out when the reserve is whole again.
+    "standing": corner("perthread", NONE_AT_TIMES, standing=True, pages=6, quota=4, flushers=2),
+    "nothing to reserve": corner("perthread", [["alloc", 1], *SUBMIT], nr_pages=0),
+    "alloc 0": corner("mempool", [["alloc", 0], ["alloc", 0], ["alloc", 1], *SUBMIT], reserve=1),
+    "only alloc 0": corner("tickets", [["alloc", 0], *SUBMIT], reserve=2),
+    # With R = 0 a semaphore is handed over that has no page behind it.
+    "no pool": corner("global", [["alloc", 2], *SUBMIT], quota=3),
+    "no pool, from bios": corner("global", [["alloc", 2], *SUBMIT], refill="completion"),
+    "no pool, racing": corner("global", [["alloc", 2], *SUBMIT], waiting="racing"),
+    # Two devices lack memory at once.
+    "completion": {
+        **(two := corner("watermark", [["alloc", 1], *SUBMIT], completion_pages=2)),
+        "mounts": two["mounts"] * 2,
+    },
+}
+
+
 class TestStepByStep:
     @pytest.mark.parametrize("variant", naive.VARIANTS)
     @given(rng=st.randoms(use_true_random=False), how=st.sampled_from(["asleep", "racing"]))
@@ -126,6 +161,12 @@ class TestStepByStep:
     @given(rng=st.randoms(use_true_random=False), number=st.integers(0, len(EXACT + OWN) - 1))
     def test_solved_cases(self, rng: random.Random, number: int) -> None:
         step_by_step((EXACT + OWN)[number]["scenario"], rng)
+
+    @pytest.mark.parametrize("corner", CORNERS)
+    def test_corners_that_are_seldom_drawn(self, corner: str) -> None:
+        """Mutants of the rules that random scenarios let live led to these."""
+        for seed in range(60):
+            step_by_step(CORNERS[corner], random.Random(seed))
 
     def test_the_plain_python_of_the_rules_too(self) -> None:
         """Compiled code alone could hide a bug of the compiler; three variants touch most rules."""
@@ -176,6 +217,41 @@ class TestStepByStep:
         assert ends.keys() >= {"completed", "deadlocked", "redirtied", "killed", "stacked"}
         assert ends.keys() >= set(p.REASONS)
         assert min(ends.values()) >= 3, ends
+
+
+class TestWalk:
+    @pytest.mark.parametrize(
+        "transition",
+        [
+            ("thread", 4),
+            ("kill",),
+            ("complete", (0, 0, 1, 0, None)),
+            ("pick", 4, None),
+            ("thread", 9),
+        ],
+    )
+    def test_what_is_not_enabled_does_not_fire(self, transition: Transition) -> None:
+        walk = Walk(machine(rl.Watermark(1)))
+        before = walk.state.copy()
+        with pytest.raises(ValueError, match="not enabled"):
+            walk.fire(transition, lambda *_: 1)
+        assert (walk.state == before).all()
+
+    def test_a_copy_is_its_own(self) -> None:
+        walk = Walk(machine(rl.Watermark(1)))
+        twin = walk.copy()
+        twin.fire(("thread", 0), lambda *_: 1)
+        assert walk.snapshot() == Walk(walk.scenario).snapshot() != twin.snapshot()
+        twin.check()
+
+    def test_no_room_for_a_bio(self) -> None:
+        fs = rl.Filesystem.from_text("fs", ["submit"])
+        mounts = (rl.Mount(fs, 1, device=rl.Device(1e-9)),)
+        walk = Walk(rl.Scenario(rl.Machine(1), mounts, rl.Watermark(0), quota=3), bios=2)
+        for _ in range(7):  # two writepages, and the third's enter
+            walk.fire(("thread", 0), lambda *_: 1)
+        with pytest.raises(RuntimeError, match="no room for more than 2 bios"):
+            walk.fire(("thread", 0), lambda *_: 1)
 
 
 class Undrawn(Exception):
@@ -238,6 +314,70 @@ class TestReachableStates:
         assert min(dead, default=None) == case["shortest_path_steps"]
 
 
+def machine(
+    scheme: rl.Scheme,
+    how: Waiting = "asleep",
+    dirtiers: int = 0,
+    backs_out: bool = False,
+    pages: int = 6,
+) -> rl.Scenario:
+    """A stack of two mounts with a lock, random allocs and a wait."""
+    program = ["alloc 1", "lock j", "alloc 1:0.5 2:0.5", "unlock j", "submit", "wait"]
+    fs = rl.Filesystem.from_text("fs", program, backs_out=backs_out)
+    mounts = (rl.Mount(fs, 3, dirtiers), rl.Mount(fs, 1, on=0))
+    return rl.Scenario(rl.Machine(pages, dirty=1), mounts, scheme, quota=2, waiting=how)
+
+
+def composed() -> list[rl.Scheme]:
+    """Every scheme that can be composed, named or not, in every order of its grants."""
+    found = []
+    for start, entry, leaves, returns in product(*map(get_args, (Start, Entry, Exit, Returns))):
+        for number in (1, 2, 3):
+            for grants in permutations(get_args(Grant), number):
+                reserve = 2 if start not in ("nothing", "own") else None
+                with contextlib.suppress(rl.BadInput):
+                    found.append(rl.Scheme(start, entry, grants, leaves, returns, reserve))
+    return found
+
+
+COMPOSED = composed()
+
+
+class TestComposedSchemes:
+    """Most have no name and so no oracle: the invariants, on random paths."""
+
+    def test_there_are_some(self) -> None:
+        assert len([scheme for scheme in COMPOSED if scheme.family == "custom"]) > 40
+        assert {scheme.variant for scheme in COMPOSED} >= set(rl.variants())
+
+    @given(
+        st.sampled_from(COMPOSED),
+        st.sampled_from([None, 1, 2]),
+        st.sampled_from(["asleep", "racing"]),
+        st.booleans(),
+        st.randoms(use_true_random=False),
+    )
+    def test_invariants(
+        self,
+        scheme: rl.Scheme,
+        limit: int | None,
+        how: Waiting,
+        backs_out: bool,
+        rng: random.Random,
+    ) -> None:
+        if scheme.entry != "semaphore":
+            scheme = replace(scheme, max_sections=limit)
+        pages = 20 if scheme.start == "own" else 6
+        walk = Walk(machine(scheme, how=how, dirtiers=1, backs_out=backs_out, pages=pages))
+        for _ in range(MOST_STEPS):
+            walk.check()
+            choices = walk.transitions()
+            if not choices:
+                assert walk.completed != bool(walk.stuck())
+                break
+            walk.fire(rng.choice(choices)[0], lambda *_: rng.choice([1, 2]))
+
+
 # --- checking mode -------------------------------------------------------------------------------
 
 
@@ -260,14 +400,6 @@ def busy(scenario: rl.Scenario, wanted: Callable[[Walk], bool], seed: int = 1) -
 def thread_field(i: int, field: int) -> int:
     """Where a field of a thread stands in the state."""
     return p.S_THREAD + i * p.S_THREAD_ROW + field
-
-
-def machine(scheme: rl.Scheme, *, how: Any = "asleep", dirtiers: int = 0) -> rl.Scenario:  # noqa: ANN401
-    journaled = rl.Filesystem.from_text(
-        "fs", ["alloc 1", "lock j", "alloc 1:0.5 2:0.5", "unlock j", "submit", "wait"]
-    )
-    mounts = (rl.Mount(journaled, 3, dirtiers), rl.Mount(journaled, 1, on=0))
-    return rl.Scenario(rl.Machine(6, dirty=1), mounts, scheme, quota=2, waiting=how)
 
 
 POOL = rl.GlobalPool(3)

@@ -54,7 +54,7 @@ def fill(path: Path, rows: list[Tally], parts: int = 3) -> Store:
     """A store with these rows in several parts, in an order that means nothing."""
     store = Store(path)
     order = np.random.default_rng(5).permutation(len(rows))
-    with Writer(store, GRID, 1, "Episodes(number=1)") as writer:
+    with Writer(store, GRID, 1, "1 episodes") as writer:
         for part in np.array_split(order, parts):
             for k in part:
                 writer.add(rows[k])
@@ -115,7 +115,7 @@ def test_the_documented_keys_are_the_keys_of_spec_json(tmp_path: Path, rows: lis
     store = fill(tmp_path / "store", rows)
     table = (inspect.getdoc(results) or "").partition("Keys of spec.json\n")[2]
     assert re.findall(r"^(\w+)\s", table, re.M) == list(store.spec)
-    assert store.spec["runs"] == [{"seed": 1, "goal": "Episodes(number=1)", "finished": True}]
+    assert store.spec["runs"] == [{"seed": 1, "goal": "1 episodes", "finished": True}]
     assert store.grid().digest == GRID.digest == store.spec["digest"]
 
 
@@ -159,7 +159,7 @@ def test_summary_names_what_was_left_out_and_has_no_nan() -> None:
 def test_two_seeds_share_a_store(tmp_path: Path, rows: list[Tally]) -> None:
     store = fill(tmp_path / "store", rows)
     others = tallies(1, seed=2)
-    with Writer(store, GRID, 2, "Episodes(number=1)") as writer:
+    with Writer(store, GRID, 2, "1 episodes") as writer:
         assert writer.found() == {}
         for tally in others:
             writer.add(tally)

@@ -297,8 +297,14 @@ def step_us() -> float:
     return _positive("time.step_us", clock["step_us"])
 
 
-def _folder() -> Traversable:
-    """Find data/: inside the package when installed from a wheel, beside it in a checkout."""
+def data_folder() -> Traversable:
+    """Find data/: inside the package when installed from a wheel, beside it in a checkout.
+
+    Returns
+    -------
+    Traversable
+        The folder.
+    """
     packaged = importlib.resources.files("reservelab") / "data"
     return packaged if packaged.is_dir() else Path(__file__).parents[2] / "data"
 
@@ -306,7 +312,7 @@ def _folder() -> Traversable:
 @cache
 def _read(file: str) -> dict[str, Any]:
     try:
-        text = (_folder() / file).read_text(encoding="utf-8")
+        text = (data_folder() / file).read_text(encoding="utf-8")
     except OSError:
         raise BadInput(f"data/{file}", "cannot be read", "install the package again") from None
     try:

@@ -44,7 +44,8 @@ def within(prefix: str, error: BadInput) -> BadInput:
     BadInput
         A new error; the given one is unchanged.
     """
-    return BadInput(f"{prefix}.{error.key}", error.wrong, error.right)
+    key = prefix if error.key == prefix else f"{prefix}.{error.key}"
+    return BadInput(key, error.wrong, error.right)
 
 
 def whole_number(key: str, value: object, least: int = 0) -> int:

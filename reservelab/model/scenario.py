@@ -98,7 +98,7 @@ class Scenario:
     """
 
     machine: Machine
-    mounts: tuple[Mount, ...]
+    mounts: Sequence[Mount]
     scheme: Scheme
     quota: int = 1
     waiting: Waiting = "asleep"
@@ -204,7 +204,11 @@ class Scenario:
         used |= {self.mounts[i].on or 0 for i in self.stacked}
         for index in sorted(used):
             filesystem = self.mounts[index].filesystem
-            limit = self.machine.pages if self.scheme.entry != "tickets" else self.reserve or 0
+            # All the free pages there can ever be; a pool of tickets does not grow.
+            machine = self.machine
+            limit = machine.pages + machine.dirty + machine.oom_kills * machine.pages_per_kill
+            if self.scheme.entry == "tickets":
+                limit = self.reserve or 0
             bounded = self.scheme.entry in ("own_by_page", "own_at_once", "tickets")
             if bounded and filesystem.nr_pages > limit:
                 lines.append(
@@ -303,7 +307,7 @@ class Scenario:
             mounts=tuple(
                 _in(f"mounts[{i}]", mount_from_table, mount) for i, mount in enumerate(mounts)
             ),
-            scheme=_in("scheme", scheme_from_table, table["scheme"]),
+            scheme=_in("scheme", scheme_from_table, _with_mark(table["scheme"], table["machine"])),
             quota=table.get("quota", 1),
             waiting=table.get("waiting", "asleep"),
             label=table.get("label", ""),
@@ -492,6 +496,35 @@ def mount_from_table(table: object) -> Mount:
     return Mount(
         filesystem, table.get("flushers", 0), table.get("dirtiers", 0), device, table.get("on")
     )
+
+
+def has_mark(table: Mapping[str, Any]) -> bool:
+    """Whether a scheme's table is of one that starts with a mark.
+
+    Parameters
+    ----------
+    table : mapping
+        With a variant, or with choices.
+
+    Returns
+    -------
+    bool
+        True too if the rest of it is wrong.
+    """
+    words = str(table.get("variant", "")).split()
+    return words[:1] == ["watermark"] or table.get("start") == "mark"
+
+
+def _with_mark(scheme: object, machine: object) -> object:
+    """A scheme's table; a mark that is not given is that of the machine preset."""
+    table = {"variant": scheme} if isinstance(scheme, str) else scheme
+    if not isinstance(machine, str) or not isinstance(table, Mapping) or "reserve" in table:
+        return scheme
+    if not has_mark(table):
+        return scheme
+    from reservelab.model.catalogue import machines
+
+    return {**table, "reserve": machines[machine].reserve}
 
 
 def scheme_from_table(table: object) -> Scheme:

@@ -95,6 +95,7 @@ class Scheme:
         return [
             (len(grants) < len(self.grants), "grants", "a source is named twice", "name it once"),
             ({"free", "memalloc"} <= grants, "grants", "both free and memalloc", "choose one"),
+            (not grants & {"free", "memalloc"}, "grants", "no free pages", "name free or memalloc"),
             (
                 self.start in ("mark", "mount_pools") and self.reserve is None,
                 "reserve", "missing", f"say how many pages start={self.start!r} sets aside",
@@ -206,6 +207,8 @@ class Scheme:
             digits = word.removeprefix("max-sections=")
             if not re.fullmatch("[0-9]+", digits):
                 raise BadInput("scheme", f"{word!r} has no number", "write max-sections=2")
+            if max_sections is not None:
+                raise BadInput("max_sections", f"given beside {word!r}", "give it once")
             max_sections = int(digits)
         for (family, row_words), row in _ROWS.items():
             if words and words[0] == family and set(words[1:]) <= set(row_words.split()):

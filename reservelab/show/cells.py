@@ -53,8 +53,7 @@ REASON_NAMES = {
     "refill": "refill", "own_semaphore": "its own semaphore", "completion": "completion memory",
     "io": "its own I/O",
 }  # fmt: skip
-# What is held, in the order it is chosen, and which value where nobody chose: the hardest case but
-# for the reserve, where it is the size the schemes themselves would take.
+# What is held, in the order it is chosen.
 _HELD = ("waiting", "quota", "pages", "reserve", "threads")
 _RESULTS = (
     *QUANTITIES,
@@ -210,9 +209,10 @@ def hold(frame: pd.DataFrame, shown: Collection[str]) -> Cells:
     Returns
     -------
     Cells
-        Held are, where they vary: waiting at asleep, quota and threads at the largest, pages at
-        the fewest, reserve at the first that covers the largest section (the largest there is, if
-        none does), a column that this module does not know at its first value. A variant that has
+        Held are, where they vary: waiting at asleep; quota, threads and pages at the middle one of
+        their values (the larger of two); reserve at the first that covers the largest section (the
+        largest there is, if none does); a column that this module does not know at its first
+        value. None of this depends on what came out. A variant that has
         no cell at the reserve held is shown at its own, and the words say so; a scheme without a
         reserve is in every choice of it.
 
@@ -280,9 +280,9 @@ def _default(setting: str, values: Sequence[Any], need: int) -> Any:  # noqa: AN
         return "asleep" if "asleep" in values else values[0]
     if setting == "reserve":
         return min((v for v in values if v >= need), default=max(values))
-    if setting in ("quota", "threads"):
-        return max(values)
-    return min(values) if setting == "pages" else values[0]
+    if setting in ("quota", "threads", "pages"):
+        return sorted(values)[len(values) // 2]
+    return values[0]
 
 
 def _in_words(setting: str, value: object) -> str:

@@ -146,6 +146,18 @@ def _literal(text: str) -> str:
     return text.replace("$", r"\$")
 
 
+def _folded(lines: Sequence[str], inches: float) -> str:
+    """Lines of 8 points that are not wider than that."""
+    width = max(6, int(inches * 72 / 5))
+    return _literal("\n".join(part for line in lines for part in textwrap.wrap(line, width)))
+
+
+def _row_name(variant: str, letters: dict[str, str]) -> str:
+    """A variant as the name of a row, which has one line; its letter stays."""
+    name = variant if len(variant) <= 44 else f"{variant[:41]}..."
+    return _literal(f"{name}  {letters[variant]}")
+
+
 def _legend(
     side: Axes, members: Sequence[tuple[str, str]], looks: dict[str, Look],
     letters: dict[str, str], **place: Any,  # noqa: ANN401
@@ -217,10 +229,10 @@ def _multiples(
             axes[i, j] = ax
             ax.tick_params(labelbottom=i == len(rows) - 1, labelleft=j == 0)
             if i == 0:
-                ax.set_title(_literal("\n".join((mix, *cells.held_by_mix[mix]))))
+                ax.set_title(_folded((mix, *cells.held_by_mix[mix]), wide))
             here = cells.frame[cells.frame["mix"] == mix]
             values = here.loc[here[x] >= 0, x] if x == "reserve" else cells.frame[x]
-            gap = _ticks_at(ax, values, 0.05 * len(names))
+            gap = _ticks_at(ax, values, wide)
             apart = min(3.8, 62 * wide * gap / (len(members) + 1))
             own = {variant: looks[variant] for variant in members}
             part = here[here["variant"].isin(members)]
@@ -242,11 +254,10 @@ def _figure(ax: Axes) -> Figure:
     return figure
 
 
-def _ticks_at(ax: Axes, values: Iterable[float], room: float) -> float:
+def _ticks_at(ax: Axes, values: Iterable[float], wide: float) -> float:
     """Put ticks where the cells are, logarithmically where they span a factor of 4.
 
-    Returns the least distance of two values; it and `room`, the least distance of two ticks with
-    labels, are fractions of the axis.
+    The axis is `wide` inches long; returned is the least distance of two values as a share of it.
     """
     marks = np.array(sorted({float(value) for value in values}))
     if not len(marks):
@@ -261,6 +272,7 @@ def _ticks_at(ax: Axes, values: Iterable[float], room: float) -> float:
         low, high = marks[0] - margin, marks[-1] + margin
         places = (marks - low) / (high - low)
     ax.set_xlim(low, high)
+    room = (4.8 * len(f"{marks[-1]:g}") + 3) / (72 * wide)  # a label of 7.5 points and a gap
     shown = [len(marks) - 1]  # the last always; of the others what has room, from the right
     for k in reversed(range(len(marks) - 1)):
         if places[shown[-1]] - places[k] >= room:
@@ -284,8 +296,9 @@ def _risk_axis(ax: Axes, frame: pd.DataFrame) -> None:
 
 def _page_axis(axis: XAxis | YAxis, values: np.ndarray) -> None:
     """Pages: linear up to 1, so that a zero stands as a zero, logarithmic above."""
-    top = float(np.nanmax(values, initial=1.0)) * 1.5
-    least = float(np.nanmin(values, initial=top)) / 1.5
+    known = values[np.isfinite(values)]
+    top = float(known.max(initial=1.0)) * 1.5
+    least = float(known.min(initial=top)) / 1.5
     name = axis.axis_name
     getattr(axis.axes, f"set_{name}scale")("symlog", linthresh=1, linscale=0.4)
     getattr(axis.axes, f"set_{name}lim")(least if least > 1 else -0.2, top)
@@ -479,7 +492,8 @@ def front(frame: pd.DataFrame) -> Figure:
             here = here.assign(_front=frontier((three * [1.0, 1.0, -1.0]).to_numpy(dtype=float)))
             axes = [figure.add_subplot(grid[i, 0])]
             axes.append(figure.add_subplot(grid[i, 1], sharey=axes[0]))
-            axes[0].set_title(_literal(", ".join((mix, *cells.held_by_mix[mix]))), loc="left")
+            title = _folded((", ".join((mix, *cells.held_by_mix[mix])),), 0.7 * WIDTH)
+            axes[0].set_title(title, loc="left")
             axes[1].tick_params(labelleft=False)
             for ax, x in zip(axes, ("idle_mean", "throughput"), strict=True):
                 ax.set_xlabel(QUANTITIES[x] if i == len(names) - 1 else "")
@@ -487,7 +501,8 @@ def front(frame: pd.DataFrame) -> Figure:
                 drawn.append((ax, x, here))
                 _risk_axis(ax, cells.frame)
             _page_axis(axes[0].xaxis, cells.frame["idle_mean_best"].to_numpy())
-            fast = float(np.nanmax(here["throughput_best"], initial=0.0)) or 1.0
+            fast = float(here["throughput_best"].max())  # unknown where every cell dies at once
+            fast = fast if fast > 0 else 1.0
             axes[1].set_xlim(-0.03 * fast, 1.1 * fast)
             axes[1].xaxis.set_major_locator(MaxNLocator(5))
         figure.supylabel(QUANTITIES["deadlock_probability"], fontsize=8)
@@ -616,13 +631,13 @@ def dead(frame: pd.DataFrame) -> Figure:
                 cmap=sns.color_palette("light:#0173b2", as_cmap=True), linewidths=0.6,
                 annot_kws={"fontsize": 6.5},
                 xticklabels=[REASON_NAMES[r] for r in reasons],
-                yticklabels=[_literal(f"{v}  {letters[v]}") for v in part["variant"]],
+                yticklabels=[_row_name(variant, letters) for variant in part["variant"]],
             )  # fmt: skip
             ax.set_gid(mix)
             ax.grid(visible=False)
             ax.tick_params(axis="both", length=0, labelrotation=0)
             ax.tick_params(axis="x", labeltop=i == 0, labelbottom=False)
-            ax.set_ylabel(_literal(mix), fontweight="bold")
+            ax.set_ylabel(_folded((mix,), 0.18 * len(part)), fontweight="bold")
             for k, (_, row) in enumerate(part.iterrows()):
                 ax.annotate(
                     f"{row['deadlocks']:,} of {row['episodes']:,}", (1.01, k + 0.5),

@@ -104,7 +104,7 @@ def _power(value: float, decimals: int) -> int:
 
 
 def number(value: Interval) -> str:
-    """Print a best value to the digits that its interval supports, at most four.
+    """Print a best value to the digits that its interval supports, at most three.
 
     Parameters
     ----------
@@ -122,7 +122,7 @@ def number(value: Interval) -> str:
     if best == 0:
         return "0"
     size = math.floor(math.log10(abs(best)))
-    decimals = min(digits(value), 3 - size)
+    decimals = min(digits(value), 2 - size)
     power = _power(best, decimals)
     text = _decimal(best, decimals + power, power)
     exact = value.low == value.high and "." in text and not power
@@ -263,7 +263,10 @@ def table(frame: pd.DataFrame, columns: Sequence[str] = COLUMNS) -> str:
     if {"idle_mean", "idle_peak"} & set(columns):
         lines += _wrap("Idle: pages of the reserve that lie idle.")
     if "throughput" in columns:
-        lines += _wrap("Thrput: writepages per unit of time, in per cent of the mix's largest.")
+        lines += _wrap(
+            "Thrput: writepages per unit of time, until the deadlock where there is one, in per"
+            " cent of the mix's largest."
+        )
     if seen:
         words = [f"{_REASON_LETTERS[r]} {REASON_NAMES[r]}" for r in REASONS if r in seen]
         lines += _wrap(

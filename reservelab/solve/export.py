@@ -124,12 +124,14 @@ class _Model:
         self.semaphore = "global_pool" in self.grants
         self.draws = bool({"claim", "global_pool"} & {*self.grants}) or self.scheme.returns == "own"
         self.keeps_drawn = self.scheme.exit in ("refill", "refill_flag_set")
+        self.tells_drawn = self.scheme.returns in ("own", "pool") and not self.keeps_drawn
         programs = [self.program(thread) for thread in self.threads]
         waits = any(step.verb == "wait" for steps in programs for step in steps)
         self.tells_owners = waits or self.scheme.returns == "own"
         self.bios = self._all_bios()
         self.lines: list[str] = []
         self.guards: list[str] = []
+        self.enabled: dict[str, str] = {}  # for each module, when it can do something
         self.allocates = {
             thread.number: any(step.worst for step in self.program(thread))
             for thread in self.threads
@@ -146,8 +148,10 @@ class _Model:
     def place(self, thread: _Thread, step: int) -> str:
         """The name of the place of a step; after the last one comes the exit."""
         program = self.program(thread)
-        return f"m{thread.mount}_{step}_{program[step].verb}" if step < len(program) else (
-            f"m{thread.mount}_exit"
+        return (
+            f"m{thread.mount}_{step}_{program[step].verb}"
+            if step < len(program)
+            else (f"m{thread.mount}_exit")
         )
 
     def lock(self, thread: _Thread, step: Step) -> str:
@@ -190,8 +194,8 @@ class _Model:
             if step.verb == "alloc":
                 sums = {total + number for total in sums for number, _ in step.demand}
         most_drawn = 0
-        if self.scheme.returns in ("own", "pool") and not self.keeps_drawn:
-            most_drawn = self.reserve if self.semaphore else self.filesystem(thread).nr_pages
+        if self.tells_drawn:
+            most_drawn = self._most_drawn(thread)
         return [(p, d) for p in sorted(sums) for d in range(min(p, most_drawn) + 1)]
 
     def _all_bios(self) -> dict[int, list[_Bios]]:
@@ -247,21 +251,27 @@ class _Model:
                 self._device(mount)
                 modules += self._module(f"device{mount}", f"the device of mount {mount}")
         if self.scenario.machine.oom_kills:
-            busy = _any(f"({guard})" for guard in self.guards)
-            modules += ["", f"formula busy = {busy};"]
+            busy = [f"busy_{name}" for name in self.enabled]
+            modules += ["", *(f"formula busy_{n} = {g};" for n, g in self.enabled.items())]
             effect = {"kills": "kills-1"}
             _add(effect, "free", self.scenario.machine.pages_per_kill)
-            self._fire("kills>0 & !busy & !completed", effect)
+            self._fire(_both(["kills>0", "!ended", *(f"!{name}" for name in busy)]), effect)
             modules += self._module("oom_killer", "acts when nothing else can happen")
         return "\n".join([*self._head(), *modules, *self._ends(), ""])
 
     def _module(self, name: str, what: str) -> list[str]:
         lines = ["", f"module {name}  // {what}", *self.lines, "endmodule"]
-        self.lines = []
+        self.enabled[name] = _any(f"({guard})" for guard in self.guards)
+        self.lines, self.guards = [], []
         return lines
 
-    def _fire(self, guard: str, effect: _Effect, *arrivals: _Arrival, rate: str = "1") -> None:
-        """Write one command; the arrivals of several threads are drawn independently."""
+    def _fire(
+        self, guard: str, effect: _Effect, *arrivals: _Arrival, way: str = "", rate: str = "1"
+    ) -> None:
+        """Write one command; the arrivals of several threads are drawn independently.
+
+        `way` is a further guard where several commands share what enables them.
+        """
         outcomes: _Arrival = [(1.0, effect)]
         for arrival in arrivals:
             outcomes = [(p * q, before | after) for p, before in outcomes for q, after in arrival]
@@ -271,7 +281,7 @@ class _Model:
             update = "&".join(f"({variable}'={value})" for variable, value in changes.items())
             updates.append(f"{weight} : {update}")
         self.guards.append(guard)
-        self.lines.append(f"  [] {guard} -> {' + '.join(updates)};")
+        self.lines.append(f"  [] {_both([guard, way])} -> {' + '.join(updates)};")
 
     def _head(self) -> list[str]:
         scenario, machine = self.scenario, self.scenario.machine
@@ -289,9 +299,13 @@ class _Model:
         shown = {thread.mount: thread for thread in reversed(self.threads)}
         for m, mount in enumerate(scenario.mounts):
             device = mount.device
-            below = f"on mount {mount.on}" if device is None else (
-                f"on a device of rate {device.rate!r}, depth {device.depth},"
-                f" completion_pages {device.completion_pages}"
+            below = (
+                f"on mount {mount.on}"
+                if device is None
+                else (
+                    f"on a device of rate {device.rate!r}, depth {device.depth},"
+                    f" completion_pages {device.completion_pages}"
+                )
             )
             lines += ["", f"// mount {m}: {mount.filesystem.name} {below}"]
             if m in shown:
@@ -312,9 +326,7 @@ class _Model:
         if self.queues():
             lines += ["", "// owners, by number of the thread"]
             most = len(self.threads) - 1
-            lines += [
-                f"global {queue} : [nobody..{most}] init nobody;" for queue in self.queues()
-            ]
+            lines += [f"global {queue} : [-1..{most}] init nobody;" for queue in self.queues()]
         for thread in self.threads:
             lines += ["", f"// thread {thread.number}", *self._variables(thread)]
         for m, bios in self.bios.items():
@@ -348,10 +360,10 @@ class _Model:
         i, filesystem = thread.number, self.filesystem(thread)
         worker = thread.kind == "worker"
         first = {"flusher": "enter", "dirtier": "touch", "worker": "idle"}[thread.kind]
-        last = self.place(thread, len(filesystem.program))
+        last = len(_STANDING) + len(filesystem.program)
         need = filesystem.nr_pages
         standing = need if self.scheme.start == "own" else 0
-        lines = [f"global place{i} : [done..{last}] init {first};"]
+        lines = [f"global place{i} : [0..{last}] init {first};"]
         if not worker:
             lines.append(self._variable(f"quota{i}", self.scenario.quota, self.scenario.quota))
         if self.allocates[i]:
@@ -390,7 +402,7 @@ class _Model:
         rest = {"worker": "idle"}
         ends = [f"place{t.number}={rest.get(t.kind, 'done')}" for t in self.threads]
         ends += [f"bios{m}=0" for m, bios in self.bios.items() if bios]
-        lines.append(f"formula completed = {_both(ends)};")
+        lines.append(f"formula ended = {_both(ends)};")
         for queue in self.queues() if self.asleep else []:
             sleepers = [thread for thread in self.threads if self.bed(thread, queue)]
             for thread in sleepers:
@@ -425,7 +437,7 @@ class _Model:
         for name in ("own", "claim"):
             if name in self.grants:
                 idle += [f"{name}{thread.number}" for thread in self.threads]
-        lines = ["", 'label "completed" = completed;']
+        lines = ["", 'label "completed" = ended;']
         for name, value in (("time", "1"), ("idle", _sum(idle)), ("inside", "inside")):
             lines += ["", f'rewards "{name}"', f"  true : {value};", "endrewards"]
         return lines
@@ -451,10 +463,8 @@ class _Model:
                     self._fire(free, {lock: str(thread.number)}, onward)
                     self._sleep(thread, _both([here, f"{lock}!=nobody"]), lock)
                 case "unlock":
-                    for guard, effect, heirs in self._release(
-                        thread, [self.lock(thread, step)], {}
-                    ):
-                        self._fire(_both([here, guard]), effect, onward, *heirs)
+                    for way in self._release(thread, [self.lock(thread, step)], {}):
+                        self._fire(here, way.effect, onward, *way.arrivals, way=way.guard)
                 case "submit":
                     self._submit(thread, here, onward)
                 case _:
@@ -570,10 +580,11 @@ class _Model:
         """Write the commands that hold one more page: the last one leads on."""
         i = thread.number
         effect = effect | {f"held{i}": f"held{i}+1"}
-        if self.program(thread)[step].worst > 1:
-            self._fire(f"{guard} & want{i}>1", effect | {f"want{i}": f"want{i}-1"})
-        last = effect | {f"want{i}": "0"}
-        self._fire(f"{guard} & want{i}=1", last, self._arrive(thread, step + 1))
+        several = self.program(thread)[step].worst > 1
+        if several:
+            self._fire(guard, effect | {f"want{i}": f"want{i}-1"}, way=f"want{i}>1")
+        last, onward = effect | {f"want{i}": "0"}, self._arrive(thread, step + 1)
+        self._fire(guard, last, onward, way=f"want{i}=1" if several else "")
 
     def _back_out(self, thread: _Thread, step: int, guard: str) -> None:
         i = thread.number
@@ -587,8 +598,8 @@ class _Model:
         if thread.kind == "dirtier":
             effect |= {f"place{i}": "touch", "dirty": "dirty+1"}
         self._give_back(effect, thread.mount, f"held{i}")
-        for further, released, heirs in self._release(thread, locked, effect):
-            self._fire(_both([guard, further]), released, *heirs)
+        for way in self._release(thread, locked, effect):
+            self._fire(guard, way.effect, *way.arrivals, way=way.guard)
 
     def _submit(self, thread: _Thread, here: str, onward: _Arrival) -> None:
         """Send the pages off, and the bio that a loop worker carries with them."""
@@ -598,25 +609,26 @@ class _Model:
             uppers = list(enumerate(self.bios[thread.serves], 1))
         for kind in self.bios[thread.mount]:
             for k, upper in uppers:
-                above = (upper.origin, upper.mounts, upper.pages) if upper else (
-                    self._origin(thread), (), ()
+                above = (
+                    (upper.origin, upper.mounts, upper.pages)
+                    if upper
+                    else (self._origin(thread), (), ())
                 )
                 if (kind.origin, kind.mounts[:-1], kind.pages[:-1]) != above:
                     continue
                 p, d = kind.pages[-1]
                 effect = {kind.name: f"{kind.name}+1"}
-                guard = [here, f"carries{i}={k}" if upper else ""]
+                which = [f"carries{i}={k}" if upper else ""]
                 if upper:
                     effect[f"carries{i}"] = "0"
                 if self.allocates[i]:
-                    guard.append(f"held{i}={p}")
+                    which.append(f"held{i}={p}")
                     effect[f"held{i}"] = "0"
                     if self.draws and not self.keeps_drawn:
-                        # Where drawn pages are not told from others they are lost to free.
-                        told = self.scheme.returns in ("own", "pool")
-                        guard.append(f"drawn{i}={d}" if told else "")
+                        # Where no pool asks for drawn pages, a bio does not tell them from others.
+                        which.append(f"drawn{i}={d}" if self.tells_drawn else "")
                         effect[f"drawn{i}"] = "0"
-                self._fire(_both(guard), effect, onward)
+                self._fire(here, effect, onward, way=_both(which))
 
     def _origin(self, thread: _Thread) -> str:
         if self.tells_owners:
@@ -626,7 +638,6 @@ class _Model:
     def _exit(self, thread: _Thread) -> None:
         i, exit_ = thread.number, self.place(thread, len(self.program(thread)))
         here = f"place{i}={exit_}"
-        drawn = f"drawn{i}" if self.draws and self.allocates[i] else "0"
         if thread.kind == "flusher":
             end = {f"quota{i}": f"quota{i}-1", f"place{i}": f"(quota{i}>1?enter:done)"}
         else:
@@ -650,18 +661,21 @@ class _Model:
         if self.scheme.exit == "wait_full":
             self._end_section(thread, _both([owner, f"pool={self.reserve}"]), end)
             return
+        if not self.allocates[i]:
+            self._end_section(thread, owner, end)
+            return
+        drawn = f"drawn{i}"
         if self.scheme.exit == "refill_flag_set":
             owner = _both([owner, f"!stuck{i}"])
             self._fire(_both([owner, f"{drawn}>0", "free=0"]), {f"stuck{i}": "true"})
         self._end_section(thread, _both([owner, f"{drawn}=0"]), end)
-        if self.allocates[i]:
-            refill = {"free": "free-1", "pool": "pool+1", drawn: f"{drawn}-1"}
-            self._fire(_both([owner, f"{drawn}>1", "free>0"]), refill)
-            self._end_section(thread, _both([owner, f"{drawn}=1", "free>0"]), end | refill)
+        refill = {"free": "free-1", "pool": "pool+1", drawn: f"{drawn}-1"}
+        self._fire(_both([owner, f"{drawn}>1", "free>0"]), refill)
+        self._end_section(thread, _both([owner, f"{drawn}=1", "free>0"]), end | refill)
 
     def _end_section(self, thread: _Thread, guard: str, effect: _Effect) -> None:
-        for further, released, heirs in self._release(thread, ["semaphore"], effect):
-            self._fire(_both([guard, further]), released, *heirs)
+        for way in self._release(thread, ["semaphore"], effect):
+            self._fire(guard, way.effect, *way.arrivals, way=way.guard)
 
     # --- devices (section 6) ---------------------------------------------------------------------
 
@@ -740,13 +754,18 @@ class _Model:
         page = dict(effect)
         _add(page, "pool", -1)
         page |= {f"held{j}": f"held{j}+1", f"drawn{j}": f"drawn{j}+1"}
-        if "pool" not in effect:  # else the release has just refilled it
-            ways.append(_Way(f"{first} & pool=0", effect, ()))
-            first += " & pool>0"
-        if self.program(heir)[step].worst > 1:
-            ways.append(_Way(f"{first} & want{j}>1", page | {f"want{j}": f"want{j}-1"}, ()))
-        last = page | {f"want{j}": "0"}
-        ways.append(_Way(f"{first} & want{j}=1", last, (self._arrive(heir, step + 1),)))
+        # A release that has just refilled the pool, or waited until it was full, leaves no doubt.
+        full = self.scheme.exit == "wait_full"
+        if (full and self.reserve == 0) or not (full or "pool" in effect):
+            ways.append(_Way(_both([first, "" if full else "pool=0"]), effect, ()))
+        if full and self.reserve == 0:
+            return ways
+        granted = first if full or "pool" in effect else f"{first} & pool>0"
+        several = self.program(heir)[step].worst > 1
+        if several:
+            ways.append(_Way(f"{granted} & want{j}>1", page | {f"want{j}": f"want{j}-1"}, ()))
+        last, onward = page | {f"want{j}": "0"}, self._arrive(heir, step + 1)
+        ways.append(_Way(_both([granted, f"want{j}=1" if several else ""]), last, (onward,)))
         return ways
 
 

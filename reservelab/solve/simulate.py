@@ -307,8 +307,10 @@ class Batches:
         self.scenario = scenario
         self.seed = whole_number("seed", seed)
         self.size = batch_size(scenario)
-        limit = default_event_limit(scenario) if event_limit is None else event_limit
-        self.event_limit = whole_number("event_limit", limit, 1)
+        if event_limit is None:
+            self.event_limit = default_event_limit(scenario)
+        else:
+            self.event_limit = whole_number("event_limit", event_limit, 1)
         self._key: Any = np.uint64(stream_key(RULES_VERSION, scenario.digest, self.seed))
         self._tables = p.pack(scenario)
 

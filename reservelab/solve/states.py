@@ -909,7 +909,7 @@ def explore(
     x[X_TAGGED] = p.NOBODY if tagged is None else tagged
     slots = _table(arrays, 1, room["states"])
     while True:
-        x[X_ROOM_STATES], x[X_ROOM_WORDS] = room["states"], room["words"]
+        x[X_ROOM_STATES], x[X_ROOM_WORDS] = min(room["states"], limit + 1), room["words"]
         x[X_ROOM_TRANSITIONS], x[X_SLOTS] = room["transitions"], len(slots)
         status = _explore(
             t, tables.f, b, x, work, likely, arrays["arena"], arrays["offsets"], slots,

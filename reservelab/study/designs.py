@@ -3,7 +3,8 @@
 A term is written as text: a column ("threads", "mix"), its logarithm ("log threads"), or a ratio,
 product or square of columns ("reserve/need", "threads*reserve", "reserve^2"), the logarithm of
 those too. A column of text is a factor; its first level in alphabetical order is the one that the
-others are compared with.
+others are compared with. A factor times a term ("mix*reserve") lets the term's slope differ between
+its levels.
 """
 
 from __future__ import annotations
@@ -84,30 +85,80 @@ def _value_of(term: str, columns: Mapping[str, Array]) -> Array:
         return np.log(value) if match["log"] else value
 
 
+def _range(values: pd.Series) -> tuple[float, float]:
+    return float(values.min()), float(values.max())
+
+
+@dataclass(frozen=True)
+class Column:
+    """One numeric column of a design: a term less its centre, perhaps at one level of a factor.
+
+    Parameters
+    ----------
+    term : str
+        What it is made of, as the module says.
+    centre : float
+        Subtracted (the middle of the table), so that the intercept speaks about the middle.
+    factor, level : str
+        Where it is not 0; "" for everywhere.
+    """
+
+    term: str
+    centre: float
+    factor: str = ""
+    level: str = ""
+
+    @property
+    def name(self) -> str:
+        """How it is called in results."""
+        return f"{self.factor}={self.level} * {self.term}" if self.factor else self.term
+
+    def of(self, frame: pd.DataFrame) -> Array:
+        """Return its values for the cells of a frame.
+
+        Parameters
+        ----------
+        frame : DataFrame
+            Cells.
+
+        Returns
+        -------
+        ndarray, shape (cells,)
+            Numbers; not finite where the term is not defined.
+        """
+        numeric = {name: frame[name].to_numpy(dtype=float) for name in columns_of(self.term)}
+        value = _value_of(self.term, numeric) - self.centre
+        if not self.factor:
+            return value
+        here = frame[self.factor].astype(str).to_numpy() == self.level
+        return np.asarray(np.where(here, value, 0.0))
+
+
 @dataclass(frozen=True)
 class Design:
     """How a scenario becomes a row of numbers, and which scenarios the table speaks about.
 
     Parameters
     ----------
-    terms : tuple of str
-        Numeric terms in the fit.
-    centres : tuple of float
-        Subtracted from them (middle of the table), so that the intercept speaks about the middle.
+    columns : tuple of Column
+        Numeric columns in the fit.
     levels : tuple of (str, tuple of str)
         Factors in the fit with their levels, the reference first.
     ranges : tuple of (str, float, float)
         Smallest and largest value of every numeric column the fit was offered.
+    narrower : tuple of (str, str, str, float, float)
+        Where a level of a factor has seen less: factor, level, column, smallest, largest.
     tied : tuple of (str, tuple of float)
-        Terms left out because the others tell them: their coefficients on `names`.
+        Terms left out because the others tell them: the value where the others are 0, and their
+        coefficients on the first of `names`.
     dropped : tuple of (str, str)
         Every term left out, with the reason.
     """
 
-    terms: tuple[str, ...]
-    centres: tuple[float, ...]
+    columns: tuple[Column, ...]
     levels: tuple[tuple[str, tuple[str, ...]], ...]
     ranges: tuple[tuple[str, float, float], ...]
+    narrower: tuple[tuple[str, str, str, float, float], ...]
     tied: tuple[tuple[str, tuple[float, ...]], ...]
     dropped: tuple[tuple[str, str], ...]
 
@@ -115,7 +166,12 @@ class Design:
     def names(self) -> tuple[str, ...]:
         """Names of the columns of a row."""
         factors = [f"{name}={level}" for name, levels in self.levels for level in levels[1:]]
-        return ("intercept", *factors, *self.terms)
+        return ("intercept", *factors, *(column.name for column in self.columns))
+
+    @property
+    def needs(self) -> set[str]:
+        """Columns of the table that a row is made of, factors aside."""
+        return {name for column in self.columns for name in columns_of(column.term)}
 
     @classmethod
     def of(cls, frame: pd.DataFrame, terms: Sequence[str], also: Sequence[str] = ()) -> Design:
@@ -126,7 +182,8 @@ class Design:
         frame : DataFrame
             The cells.
         terms : sequence of str
-            In order of importance: of terms that say the same, the first stays.
+            In order of importance: of terms that say the same, the first stays, and where there are
+            fewer than two cells for each column, the first are all.
         also : sequence of str
             Numeric columns whose range is to be kept though they are no terms.
 
@@ -140,63 +197,72 @@ class Design:
         BadInput
             If a term is not one, or names no column of the table.
         """
-        wanted = {name for term in terms for name in columns_of(term)}
-        for name in sorted(wanted | set(also)):
-            if name not in frame.columns:
-                raise BadInput("terms", f"{name!r} is no column of the table", "name one that is")
-        factors = [t for t in terms if not pd.api.types.is_numeric_dtype(frame[columns_of(t)[0]])]
-        levels, dropped = [], []
-        for name in factors:
-            seen = tuple(sorted(str(level) for level in frame[name].unique()))
-            levels.append((name, seen))
-            if len(seen) == 1:
-                dropped.append((name, f"always {seen[0]}"))
-        numeric = {
-            name: frame[name].to_numpy(dtype=float)
-            for name in sorted((wanted | set(also)) - set(factors))
-        }
-        # A reserve of -1 means that the scheme has none to choose.
-        without = {n for n, v in numeric.items() if n == "reserve" and bool((v < 0).any())}
-        ranges = [
-            (n, float(v.min()), float(v.max())) for n, v in numeric.items() if n not in without
-        ]
-        bare = cls((), (), tuple(levels), tuple(ranges), (), ())
-
-        kept: list[str] = []
-        centres: list[float] = []
-        tied: list[tuple[str, tuple[float, ...]]] = []
-        columns = list(bare.rows(frame).T)
+        text = {c for c in frame.columns if not pd.api.types.is_numeric_dtype(frame[c])}
+        levels: list[tuple[str, tuple[str, ...]]] = []
+        numeric: list[tuple[str, str]] = []  # factor or "", and a term
+        dropped: list[tuple[str, str]] = []
         for term in terms:
-            if term in factors:
-                continue
-            value = _value_of(term, numeric)
-            if without & set(columns_of(term)):
-                dropped.append((term, "the scheme has no reserve to choose"))
-            elif not np.isfinite(value).all():
-                dropped.append((term, "not defined for every cell (log or ratio of 0)"))
-            elif np.ptp(value) <= 1e-9 * float(np.abs(value).max()):
-                dropped.append((term, f"always {value[0]:.6g}"))
+            factor, _, rest = term.partition("*")
+            if term in text:
+                seen = tuple(sorted(str(level) for level in frame[term].unique()))
+                levels.append((term, seen))
+                if len(seen) == 1:
+                    dropped.append((term, f"always {seen[0]}"))
+            elif factor in text and rest:
+                numeric.append((factor, rest))
             else:
-                centre = 0.5 * float(value.min() + value.max())
-                basis = np.column_stack(columns)
-                told, *_ = np.linalg.lstsq(basis, value - centre, rcond=None)
-                if np.abs(value - centre - basis @ told).max() <= 1e-7 * np.ptp(value):
-                    names = replace(bare, terms=tuple(kept), centres=tuple(centres)).names
-                    parts = [n for n, part in zip(names, told, strict=True) if abs(part) > 1e-7]
-                    by = ", ".join(n for n in parts if n != "intercept")
-                    dropped.append((term, f"told by {by}"))
-                    tied.append((term, (centre, *(float(part) for part in told))))
-                else:
-                    kept.append(term)
-                    centres.append(centre)
-                    columns.append(value - centre)
-        return replace(
-            bare,
-            terms=tuple(kept),
-            centres=tuple(centres),
-            tied=tuple(tied),
-            dropped=tuple(dropped),
+                numeric.append(("", term))
+        wanted = {name for _, term in numeric for name in columns_of(term)} | set(also)
+        for name in sorted(wanted):
+            if name not in frame.columns or name in text:
+                raise BadInput("terms", f"{name!r} is no column of numbers", "name one that is")
+        for factor, term in numeric:
+            if factor and factor not in dict(levels):
+                raise BadInput("terms", f"{factor}*{term} without {factor}", f"name {factor} first")
+        # A reserve of -1 means that the scheme has none to choose.
+        without = {"reserve"} & {n for n in wanted if bool((frame[n] < 0).any())}
+        ranges = {n: _range(frame[n]) for n in sorted(wanted - without)}
+        narrower = [
+            (factor, level, name, *_range(some))
+            for factor, seen in levels
+            for level in seen
+            for name, span in ranges.items()
+            if _range(some := frame.loc[frame[factor].astype(str) == level, name]) != span
+        ]
+        design = cls(
+            (), tuple(levels), tuple((n, *r) for n, r in ranges.items()), tuple(narrower), (), ()
         )
+        tied: list[tuple[str, tuple[float, ...]]] = []
+        for factor, term in numeric:
+            whole = f"{factor}*{term}" if factor else term
+            if without & set(columns_of(term)):
+                dropped.append((whole, "the scheme has no reserve to choose"))
+                continue
+            value = Column(term, 0.0).of(frame)
+            if not np.isfinite(value).all():
+                dropped.append((whole, "not defined for every cell (log or ratio of 0)"))
+                continue
+            centre = 0.5 * float(value.min() + value.max())
+            spread = float(np.ptp(value))
+            if spread <= 1e-9 * float(np.abs(value).max()):
+                dropped.append((whole, f"always {value[0]:.6g}"))
+                continue
+            for level in dict(levels)[factor][1:] if factor else ("",):
+                column = Column(term, centre, factor, level)
+                matrix, values = design.rows(frame), column.of(frame)
+                told, *_ = np.linalg.lstsq(matrix, values, rcond=None)
+                if np.abs(values - matrix @ told).max() <= 1e-7 * spread:
+                    pairs = zip(design.names[1:], told[1:], strict=True)
+                    by = [name for name, part in pairs if abs(part) > 1e-7]
+                    reason = f"told by {', '.join(by)}" if by else "nothing varies there"
+                    dropped.append((column.name, reason))
+                    if not factor:
+                        tied.append((term, (centre, *(float(part) for part in told))))
+                elif len(frame) < 2 * (matrix.shape[1] + 1):
+                    dropped.append((column.name, "too few cells"))
+                else:
+                    design = replace(design, columns=(*design.columns, column))
+        return replace(design, tied=tuple(tied), dropped=tuple(dropped))
 
     def rows(self, frame: pd.DataFrame) -> Array:
         """Return the matrix of the frame's cells, with no check of ranges.
@@ -215,11 +281,28 @@ class Design:
         for name, levels in self.levels:
             text = frame[name].astype(str).to_numpy()
             columns += [(text == level).astype(float) for level in levels[1:]]
-        used = {name for term in self.terms for name in columns_of(term)}
-        numeric = {name: frame[name].to_numpy(dtype=float) for name in used}
-        for term, centre in zip(self.terms, self.centres, strict=True):
-            columns.append(_value_of(term, numeric) - centre)
-        return np.column_stack(columns)
+        return np.column_stack([*columns, *(column.of(frame) for column in self.columns)])
+
+    def span(self, name: str, at: Mapping[str, object]) -> tuple[float, float]:
+        """Return the range in which the table speaks about a column.
+
+        Parameters
+        ----------
+        name : str
+            A numeric column of the table.
+        at : mapping
+            A scenario, of which only the factors matter.
+
+        Returns
+        -------
+        tuple of float
+            Smallest and largest value seen, with all of these levels.
+        """
+        low, high = next((a, b) for n, a, b in self.ranges if n == name)
+        for factor, level, column, a, b in self.narrower:
+            if column == name and str(at.get(factor)) == level:
+                low, high = max(low, a), min(high, b)
+        return low, high
 
     def row(self, at: Mapping[str, object], *, extrapolate: bool = False) -> Array:
         """Return the row of one scenario, or say why the table does not speak about it.
@@ -241,12 +324,11 @@ class Design:
         BadInput
             If something is missing, unknown, or outside the table.
         """
-        ranges = {name: (low, high) for name, low, high in self.ranges}
-        levels = dict(self.levels)
+        known, levels = [name for name, _, _ in self.ranges], dict(self.levels)
         for key in at:
-            if key not in ranges and key not in levels:
-                known = ", ".join([*levels, *ranges])
-                raise BadInput(key, "is not known to this fit", f"it knows {known}")
+            if key not in known and key not in levels:
+                names = ", ".join([*levels, *known])
+                raise BadInput(key, "is not known to this fit", f"it knows {names}")
         place: dict[str, object] = {}
         for name, seen in levels.items():
             if name not in at and len(seen) > 1:
@@ -256,8 +338,8 @@ class Design:
                 raise BadInput(
                     name, f"{place[name]!r} is not in the table", f"one of {', '.join(seen)}"
                 )
-        needed = {name for term in self.terms for name in columns_of(term)}
-        for name, (low, high) in ranges.items():
+        spans = {name: self.span(name, place) for name in known}
+        for name, (low, high) in spans.items():
             if name not in at:
                 if low == high:
                     place[name] = low
@@ -275,17 +357,16 @@ class Design:
                 )
             place[name] = number
         self._follow(place)
-        for name in sorted(needed - set(place)):
-            low, high = ranges[name]
-            raise BadInput(name, "missing", f"a number in {low:g} .. {high:g}")
+        for name in sorted(self.needs - set(place)):
+            raise BadInput(name, "missing", "a number in {:g} .. {:g}".format(*spans[name]))
         row: Array = self.rows(pd.DataFrame([place]))[0]
         if not np.isfinite(row).all():
             raise BadInput("at", "a term of the fit is not defined there", "stay above 0")
         for term, _ in self.tied:
             if extrapolate or not all(name in place for name in columns_of(term)):
                 continue
-            one = {name: np.array([float(str(place[name]))]) for name in columns_of(term)}
-            given, due = float(_value_of(term, one)[0]), self._due(term, place)
+            given = float(Column(term, 0.0).of(pd.DataFrame([place]))[0])
+            due = self._due(term, place)
             if due is not None and abs(given - due) > 1e-6 * (1.0 + abs(due)):
                 raise BadInput(
                     term,
@@ -297,9 +378,9 @@ class Design:
     def _due(self, term: str, place: Mapping[str, object]) -> float | None:
         """What a tied term follows to be, if the columns that tell it are in place."""
         centre, *told = dict(self.tied)[term]
-        kept = len(told) - len(replace(self, terms=(), centres=()).names)
-        before = replace(self, terms=self.terms[:kept], centres=self.centres[:kept])
-        if any(name not in place for t in before.terms for name in columns_of(t)):
+        kept = len(told) - len(replace(self, columns=()).names)
+        before = replace(self, columns=self.columns[:kept])
+        if not before.needs <= set(place):
             return None
         return centre + float(np.dot(told, before.rows(pd.DataFrame([place]))[0]))
 
@@ -326,8 +407,13 @@ class Design:
             for name, low, high in self.ranges
         ]
         spans += [f"{name} {'|'.join(levels)}" for name, levels in self.levels]
+        spans += [
+            f"with {factor} {level} only {name} {low:g} .. {high:g}"
+            for factor, level, name, low, high in self.narrower
+            if name in self.needs
+        ]
         lines = wrap("fitted range (no prediction outside): " + ", ".join(spans))
-        middles = [f"{t} {c:.4g}" for t, c in zip(self.terms, self.centres, strict=True)]
+        middles = [f"{c.term} {c.centre:.4g}" for c in self.columns if not c.factor]
         middles += [f"{name} {levels[0]}" for name, levels in self.levels if len(levels) > 1]
         if middles:
             lines += wrap("intercept at: " + ", ".join(middles))

@@ -493,8 +493,8 @@ def _cell_scheme(base: Scenario, chosen: Mapping[str, Any], need: int) -> Scheme
 
 
 def _spread(
-    mounts: tuple[Mount, ...], mix: Mix | Stack | None, threads: int | None, dirtiers: int | None
-) -> tuple[Mount, ...]:
+    mounts: Sequence[Mount], mix: Mix | Stack | None, threads: int | None, dirtiers: int | None
+) -> Sequence[Mount]:
     """Spread threads over a mix, or over mounts in the proportion they have; None keeps them."""
     flushers = sum(mount.flushers for mount in mounts)
     others = sum(mount.dirtiers for mount in mounts)

@@ -42,6 +42,7 @@ References
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -461,6 +462,10 @@ def _climb(counts: Counts, start: Array, basis: Array) -> tuple[Array, Surface]:
         globalised = True
         beta = _trust_region(counts, beta, basis)
         here = counts.surface(beta)
+    # With many episodes rounding of the value and its gradient can keep the decrement, which is the
+    # squared distance in standard errors, from ever getting smaller; that is a top all the same.
+    if newton(beta, here)[1] < 1e-6:
+        return beta, here
     raise ArithmeticError("the penalised likelihood found no maximum")
 
 
@@ -688,22 +693,26 @@ def allow_scatter(plain: Estimate, level: float = 0.01) -> Estimate:
     if freedom < 1 or stats.chi2.sf(excess, freedom) >= level:
         return plain
     best = [(-math.inf, plain)]
-    beta = plain.beta
 
     def adjusted(log_scatter: float) -> float:
         """The penalty's half log-determinant taken off again, and as much once more [10]."""
-        nonlocal beta
-        top = estimate(replace(counts, scatter=math.exp(log_scatter)), beta)
-        beta = top.beta
-        value = top.value - top.counts.surface(beta).log_det
+        start = best[0][1].beta
+        top = estimate(replace(counts, scatter=math.exp(float(log_scatter))), start)
+        value = top.value - top.counts.surface(top.beta).log_det
         if value > best[0][0]:
             best[0] = (value, replace(top, freedom=float(freedom)))
         return -value
 
-    bounds = (math.log(1e-2), math.log(5.0))
+    # Uphill from no scatter, so that every estimate starts near its end.
+    steps = np.linspace(math.log(1e-2), math.log(5.0), 13)
+    falls = itertools.takewhile(lambda k: adjusted(steps[k]) == -best[0][0], range(len(steps)))
+    top = max(falls, default=0)
+    if top == len(steps) - 1:
+        raise ArithmeticError(
+            "the cells lie too far from any model with these terms (a scatter of 5 or more)"
+        )
+    bounds = (steps[max(top - 1, 0)], steps[top + 1])
     optimize.minimize_scalar(adjusted, bounds=bounds, method="bounded", options={"xatol": 1e-3})
-    if best[0][1].counts.scatter > 4.9:
-        raise ArithmeticError("the cells lie too far from any model with these terms")
     return best[0][1]
 
 

@@ -15,13 +15,14 @@ import os
 import threading
 import time
 import warnings
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -49,14 +50,17 @@ _BATCHES_PER_TASK = 500
 # Until a batch was timed: what an event takes if nobody deadlocks early. Only the size of the first
 # tasks and the first guess of the time left depend on it.
 _SECONDS_PER_EVENT = 3e-8
+# What this process compiled, or will; the files may change while it runs.
+_CODE = sources_digest()
 
 
 # ---- goals ----------------------------------------------------------------------------------
 
 
-class Goal(Protocol):
+class Goal(ABC):
     """How many batches a scenario needs; its str() names it in the store."""
 
+    @abstractmethod
     def batches(self, size: int, done: Tally | None) -> int:
         """Say how many batches are wanted, now that the first ones are done.
 
@@ -73,6 +77,7 @@ class Goal(Protocol):
             Batches in all, at least 1; not more than are done if that is enough.
         """
 
+    @abstractmethod
     def forecast(self, size: int, done: Tally | None) -> int:
         """Guess what `batches` will say in the end; only the time left is estimated from it.
 
@@ -91,7 +96,7 @@ class Goal(Protocol):
 
 
 @dataclass(frozen=True)
-class Episodes:
+class Episodes(Goal):
     """The same number of episodes for every scenario, rounded up to whole batches.
 
     Parameters
@@ -124,9 +129,12 @@ class Episodes:
 
     forecast = batches
 
+    def __str__(self) -> str:
+        return f"{self.number} episodes"
+
 
 @dataclass(frozen=True)
-class Precision:
+class Precision(Goal):
     """As many episodes as it takes to know a scenario's deadlock probability well enough.
 
     Enough is when half the width of its 95 % interval is at most `relative` times the probability
@@ -214,6 +222,9 @@ class Precision:
         while stage < min(last, len(done.keys) * factor):
             stage *= 2
         return min(last, stage)
+
+    def __str__(self) -> str:
+        return f"precision {self.relative:g} or {self.absolute:g}, at most {self.at_most} episodes"
 
 
 # ---- progress -------------------------------------------------------------------------------
@@ -384,7 +395,6 @@ class _Cluster:
         as_completed: Any = distributed.as_completed
         self._client: Any = client
         self._seed = seed
-        self._code = sources_digest()
         self._completed = as_completed([], loop=client.loop)
         self._tasks: dict[Any, Task] = {}
         self._hands = 0
@@ -412,7 +422,7 @@ class _Cluster:
             numbers.setdefault(cell, []).append(batch)
         work = [(cell.scenario, batches) for cell, batches in numbers.items()]
         # pure=False: Dask would hash the scenarios to find out what it has done before.
-        future = self._client.submit(run_batches, work, self._seed, self._code, pure=False)
+        future = self._client.submit(run_batches, work, self._seed, _CODE, pure=False)
         self._tasks[future] = [(cell, batch) for cell, many in numbers.items() for batch in many]
         self._completed.add(future)
 
@@ -448,7 +458,7 @@ def run_batches(
     seed : int
         Seed of the streams.
     code : str
-        `sources_digest` of the sender.
+        `sources_digest` of the sender, when it was imported.
 
     Returns
     -------
@@ -460,7 +470,7 @@ def run_batches(
     RuntimeError
         If this process has other compiled code than the sender.
     """
-    if sources_digest() != code:
+    if code != _CODE:
         raise RuntimeError("this worker has another version of reservelab than its client")
     results = []
     for scenario, numbers in work:
@@ -498,7 +508,7 @@ def sweep(
     seed : int
         Names the streams.
     workers : int, optional
-        Threads of ours; the processors there are unless given.
+        Threads of ours; the processors there are unless given. Not beside a client.
     client : distributed.Client, optional
         A Dask cluster to use instead of threads; it needs this version of reservelab on one type of
         processor.
@@ -526,6 +536,8 @@ def sweep(
         One line if cells of the grid do not fit into the machine, and one if some can never run.
     """
     seed = whole_number("seed", seed)
+    if client is not None and workers is not None:
+        raise BadInput("workers", "given beside a cluster", "leave it out: the cluster has its own")
     workers = os.cpu_count() or 1 if workers is None else whole_number("workers", workers, 1)
     goal = Episodes(4_000) if goal is None else goal
     scenarios = grid.scenarios()
