@@ -311,13 +311,13 @@ def scattered(beta: Array, episodes: int, size: float, rng: np.random.Generator)
 def test_scatter_is_found_and_makes_honest_intervals() -> None:
     """Cells off by N(0, 0.5) in log hazard: with the scatter 95 % intervals hold, without not.
 
-    50 tables, 200 coefficients. False alarms: the standard deviation of the share is at most 3.1 %
-    (a table's four counted as one), so 95 % falls below 0.86 once in 500. Without scatter it is
-    below one half, which is asserted too: the negative control.
+    30 tables, 120 coefficients. False alarms: the standard deviation of the share is at most 4 % (a
+    table's four counted as one), so 95 % falls below 0.84 once in 300. Without the scatter about a
+    half are covered, which is asserted too: the negative control.
     """
     rng = np.random.default_rng(7)
     with_, without, sizes = [], [], []
-    for _ in range(50):
+    for _ in range(30):
         found = deadlock(
             fit(scattered(BETA, 5000, 0.5, rng), folds=2, quantities=RISK, terms=TRUE_TERMS)
         )
@@ -327,7 +327,7 @@ def test_scatter_is_found_and_makes_honest_intervals() -> None:
         without += [
             true in profile(plain, unit) for unit, true in zip(np.eye(4), BETA, strict=True)
         ]
-    assert 0.86 <= np.mean(with_) <= 0.995
+    assert np.mean(with_) >= 0.84
     assert np.mean(without) < 0.7
     assert 0.4 < np.median(sizes) < 0.6
 
@@ -483,7 +483,7 @@ def test_terms_that_do_not_vary_or_follow_are_left_out_and_named() -> None:
     design.row({"mix": "xfs", "threads": 8, "reserve": 4, "pages": 32, "need": 29, "quota": 20})
     with pytest.raises(rl.BadInput, match=r"pages: 48, but in the table it follows .* be 32"):
         design.row({"mix": "xfs", "threads": 8, "reserve": 4, "pages": 48})
-    with pytest.raises(rl.BadInput, match="need: 8, but in the table"):
+    with pytest.raises(rl.BadInput, match=r"need: 8 is outside the table's 29 \.\. 29"):
         design.row({"mix": "xfs", "threads": 8, "reserve": 4, "need": 8})
 
 
@@ -655,7 +655,7 @@ def test_any_table_gets_an_answer() -> None:
     """Random small tables, most degenerate or contradictory: an answer, or a reason why not."""
     rng = np.random.default_rng(19)
     reasons = set()
-    for _ in range(60):
+    for _ in range(30):
         cells = [
             {
                 "mix": str(rng.choice(["a", "b"])), "threads": int(rng.integers(1, 4)),

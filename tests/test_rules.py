@@ -134,7 +134,7 @@ SUBMIT: list[list[Any]] = [["submit", None]]
 NONE_AT_TIMES: list[list[Any]] = [["alloc", [[0, 0.5], [2, 0.5]]], *SUBMIT]
 CORNERS = {
     # A bio of no pages is still out when the reserve is whole again.
-    "standing": corner("perthread", NONE_AT_TIMES, standing=True, pages=6, quota=4, flushers=2),
+    "standing": corner("perthread", NONE_AT_TIMES, standing=True, quota=20, flushers=1),
     "nothing to reserve": corner("perthread", [["alloc", 1], *SUBMIT], nr_pages=0),
     "alloc 0": corner("mempool", [["alloc", 0], ["alloc", 0], ["alloc", 1], *SUBMIT], reserve=1),
     "only alloc 0": corner("tickets", [["alloc", 0], *SUBMIT], reserve=2),

@@ -230,7 +230,7 @@ class Scheme:
         family, words = self._row
         if self.max_sections is not None:
             words += f" max-sections={self.max_sections}"
-        return f"{family} {words}".rstrip()
+        return f"{family} {words.strip()}".rstrip()
 
     @property
     def _row(self) -> tuple[str, str]:

@@ -630,7 +630,7 @@ def dead(frame: pd.DataFrame) -> Figure:
                 share, ax=ax, vmin=0, vmax=100, cbar=False, annot=np.array(text), fmt="",
                 cmap=sns.color_palette("light:#0173b2", as_cmap=True), linewidths=0.6,
                 annot_kws={"fontsize": 6.5},
-                xticklabels=[REASON_NAMES[r] for r in reasons],
+                xticklabels=[textwrap.fill(REASON_NAMES[r], 10) for r in reasons],
                 yticklabels=[_row_name(variant, letters) for variant in part["variant"]],
             )  # fmt: skip
             ax.set_gid(mix)
@@ -646,7 +646,7 @@ def dead(frame: pd.DataFrame) -> Figure:
                 )  # fmt: skip
         note = (
             "Of the deadlocked episodes of all cells: per cent in which a stuck thread waited for"
-            " it; threads of one deadlock wait for several things. Right: how many of how many."
+            " it; threads of one deadlock wait for several things. Right: deadlocks of episodes."
         )
         _entitle(figure, "What the dead were waiting for", "", note)
         return figure

@@ -13,9 +13,11 @@ import re
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from reservelab.model.errors import BadInput
 from reservelab.study.regression import Array
@@ -85,6 +87,10 @@ def _value_of(term: str, columns: Mapping[str, Array]) -> Array:
         return np.log(value) if match["log"] else value
 
 
+def _single(place: Mapping[str, object]) -> dict[str, NDArray[Any]]:
+    return {name: np.array([value]) for name, value in place.items()}
+
+
 def _range(values: pd.Series) -> tuple[float, float]:
     return float(values.min()), float(values.max())
 
@@ -113,25 +119,24 @@ class Column:
         """How it is called in results."""
         return f"{self.factor}={self.level} * {self.term}" if self.factor else self.term
 
-    def of(self, frame: pd.DataFrame) -> Array:
-        """Return its values for the cells of a frame.
+    def of(self, table: Mapping[str, NDArray[Any]]) -> Array:
+        """Return its values for the cells of a table.
 
         Parameters
         ----------
-        frame : DataFrame
-            Cells.
+        table : mapping of str to ndarray, shape (cells,)
+            Columns by name.
 
         Returns
         -------
         ndarray, shape (cells,)
             Numbers; not finite where the term is not defined.
         """
-        numeric = {name: frame[name].to_numpy(dtype=float) for name in columns_of(self.term)}
+        numeric = {name: table[name].astype(float) for name in columns_of(self.term)}
         value = _value_of(self.term, numeric) - self.centre
         if not self.factor:
             return value
-        here = frame[self.factor].astype(str).to_numpy() == self.level
-        return np.asarray(np.where(here, value, 0.0))
+        return np.asarray(np.where(table[self.factor].astype(str) == self.level, value, 0.0))
 
 
 @dataclass(frozen=True)
@@ -232,13 +237,14 @@ class Design:
         design = cls(
             (), tuple(levels), tuple((n, *r) for n, r in ranges.items()), tuple(narrower), (), ()
         )
+        table = {name: frame[name].to_numpy() for name in wanted | set(dict(levels))}
         tied: list[tuple[str, tuple[float, ...]]] = []
         for factor, term in numeric:
             whole = f"{factor}*{term}" if factor else term
             if without & set(columns_of(term)):
                 dropped.append((whole, "the scheme has no reserve to choose"))
                 continue
-            value = Column(term, 0.0).of(frame)
+            value = Column(term, 0.0).of(table)
             if not np.isfinite(value).all():
                 dropped.append((whole, "not defined for every cell (log or ratio of 0)"))
                 continue
@@ -249,7 +255,7 @@ class Design:
                 continue
             for level in dict(levels)[factor][1:] if factor else ("",):
                 column = Column(term, centre, factor, level)
-                matrix, values = design.rows(frame), column.of(frame)
+                matrix, values = design.rows(frame), column.of(table)
                 told, *_ = np.linalg.lstsq(matrix, values, rcond=None)
                 if np.abs(values - matrix @ told).max() <= 1e-7 * spread:
                     pairs = zip(design.names[1:], told[1:], strict=True)
@@ -277,11 +283,15 @@ class Design:
         ndarray, shape (cells, len(names))
             The design matrix.
         """
-        columns = [np.ones(len(frame))]
+        names = self.needs | {name for name, _ in self.levels}
+        return self._matrix({name: frame[name].to_numpy() for name in names}, len(frame))
+
+    def _matrix(self, table: Mapping[str, NDArray[Any]], cells: int) -> Array:
+        columns = [np.ones(cells)]
         for name, levels in self.levels:
-            text = frame[name].astype(str).to_numpy()
+            text = table[name].astype(str)
             columns += [(text == level).astype(float) for level in levels[1:]]
-        return np.column_stack([*columns, *(column.of(frame) for column in self.columns)])
+        return np.column_stack([*columns, *(column.of(table) for column in self.columns)])
 
     def span(self, name: str, at: Mapping[str, object]) -> tuple[float, float]:
         """Return the range in which the table speaks about a column.
@@ -359,13 +369,13 @@ class Design:
         self._follow(place)
         for name in sorted(self.needs - set(place)):
             raise BadInput(name, "missing", "a number in {:g} .. {:g}".format(*spans[name]))
-        row: Array = self.rows(pd.DataFrame([place]))[0]
+        row: Array = self._matrix(_single(place), 1)[0]
         if not np.isfinite(row).all():
             raise BadInput("at", "a term of the fit is not defined there", "stay above 0")
         for term, _ in self.tied:
             if extrapolate or not all(name in place for name in columns_of(term)):
                 continue
-            given = float(Column(term, 0.0).of(pd.DataFrame([place]))[0])
+            given = float(Column(term, 0.0).of(_single(place))[0])
             due = self._due(term, place)
             if due is not None and abs(given - due) > 1e-6 * (1.0 + abs(due)):
                 raise BadInput(
@@ -382,7 +392,7 @@ class Design:
         before = replace(self, columns=self.columns[:kept])
         if not before.needs <= set(place):
             return None
-        return centre + float(np.dot(told, before.rows(pd.DataFrame([place]))[0]))
+        return centre + float(np.dot(told, before._matrix(_single(place), 1)[0]))
 
     def _follow(self, place: dict[str, object]) -> None:
         """Fill in the columns that the table's other columns tell, as a mix tells its need."""
@@ -410,7 +420,7 @@ class Design:
         spans += [
             f"with {factor} {level} only {name} {low:g} .. {high:g}"
             for factor, level, name, low, high in self.narrower
-            if name in self.needs
+            if name in self.needs - {term.removeprefix("log ") for term, _ in self.tied}
         ]
         lines = wrap("fitted range (no prediction outside): " + ", ".join(spans))
         middles = [f"{c.term} {c.centre:.4g}" for c in self.columns if not c.factor]

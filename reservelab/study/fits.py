@@ -461,16 +461,16 @@ class DeadlockFit(_Saved):
         """Row and log exposure of a scenario; quota and threads give the writepages."""
         full = dict(at)
         fixed = {name: low for name, low, high in self.design.ranges if low == high}
-        row = self.design.row(full, extrapolate=extrapolate)
         if "writepages" not in full:
             threads, quota = (full.get(name, fixed.get(name)) for name in ("threads", "quota"))
-            if threads is not None and quota is not None:
-                full["writepages"] = float(str(threads)) * float(str(quota))
+            if isinstance(threads, (int, float)) and isinstance(quota, (int, float)):
+                full["writepages"] = threads * quota
             elif "writepages" in fixed:
                 full["writepages"] = fixed["writepages"]
             else:
+                self.design.row(full, extrapolate=extrapolate)  # may know better what is missing
                 raise BadInput("writepages", "missing", "say how many an episode has")
-            row = self.design.row(full, extrapolate=extrapolate)
+        row = self.design.row(full, extrapolate=extrapolate)
         writepages = float(str(full["writepages"]))
         if not writepages > 0:
             raise BadInput("writepages", f"{writepages:g} is too few", "give at least 1")
