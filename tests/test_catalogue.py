@@ -503,7 +503,7 @@ def test_a_slip_in_a_file_is_one_clear_line(
     assert right in GOOD
     edited = GOOD.replace(right, wrong, 1)
     (tmp_path / "filesystems.toml").write_text(edited, encoding="utf-8")
-    monkeypatch.setattr(catalogue, "_folder", lambda: tmp_path)
+    monkeypatch.setattr(catalogue, "data_folder", lambda: tmp_path)
     catalogue._read.cache_clear()
     try:
         with pytest.raises(BadInput) as caught:
@@ -527,7 +527,7 @@ def test_a_slip_in_a_provenance_is_one_clear_line(
     for path in DATA.glob("*.toml"):
         (tmp_path / path.name).write_bytes(path.read_bytes())
     (tmp_path / "filesystems.toml").write_text(GOOD.replace(right, wrong, 1), encoding="utf-8")
-    monkeypatch.setattr(catalogue, "_folder", lambda: tmp_path)
+    monkeypatch.setattr(catalogue, "data_folder", lambda: tmp_path)
     catalogue._read.cache_clear()
     try:
         with pytest.raises(BadInput) as caught:
@@ -544,7 +544,7 @@ def test_an_entry_that_is_no_table_is_one_clear_line(monkeypatch: pytest.MonkeyP
 
 
 def test_a_missing_file_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(catalogue, "_folder", lambda: tmp_path)
+    monkeypatch.setattr(catalogue, "data_folder", lambda: tmp_path)
     catalogue._read.cache_clear()
     try:
         with pytest.raises(BadInput, match=r"^data/pools\.toml: cannot be read; install"):

@@ -470,8 +470,8 @@ def test_a_section_larger_than_the_scheme_can_grant_is_warned_of_and_runs(
 
 
 def test_bad_input_is_one_line_even_beside_a_warning(command: Command) -> None:
-    words = "simulate --mount ext3:2 --pages 30 --scheme tickets --reserve 4 --quota 2147483647"
-    refused(command(*words.split(), "--episodes", "10"), "event_limit")
+    words = "simulate --mount ext3:2 --pages 30 --scheme tickets --reserve 4 --workers 0"
+    refused(command(*words.split(), "--episodes", "10"), "--workers")
 
 
 # --- What is printed -----------------------------------------------------------------------------

@@ -289,7 +289,7 @@ def test_it_shares_nothing_with_the_engine() -> None:
     tree = ast.parse(Path(export.__file__).read_text())
     modules = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     ours = {module for module in modules if module and module.startswith("reservelab")}
-    assert ours == {"reservelab.model.filesystems", "reservelab.model.scenario"}
+    assert ours == {f"reservelab.model.{name}" for name in ("errors", "filesystems", "scenario")}
     assert not any(isinstance(node, ast.Import) for node in ast.walk(tree))
 
 

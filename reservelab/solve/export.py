@@ -24,12 +24,16 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from reservelab.model.errors import BadInput
 from reservelab.model.filesystems import Filesystem, Step
 from reservelab.model.scenario import RULES_VERSION, Scenario
 
 _Effect = dict[str, str]
 _Arrival = list[tuple[float, _Effect]]
-_Chain = tuple[tuple[int, ...], tuple[tuple[int, int], ...], tuple[int | None, ...]]
+_Pages = tuple[tuple[int, int], ...]
+_Chain = tuple[tuple[int, ...], _Pages, tuple[int | None, ...]]
+_Above = tuple[str, tuple[int, ...], _Pages]
+_MOST_KINDS = 10_000  # of bios: each has its command, and checkers look at all in every state
 _STANDING = ("done", "idle", "touch", "enter")  # the first places; a section comes after them
 
 
@@ -49,6 +53,11 @@ def prism(scenario: Scenario) -> str:
     -------
     str
         The model, ASCII; PRISM and Storm read it.
+
+    Raises
+    ------
+    BadInput
+        If bios can differ in their pages in so many ways that no checker would get far.
     """
     return _Model(scenario).text()
 
@@ -70,7 +79,7 @@ class _Bios:
     origin: str
     cleans: bool  # a dirtier sent the top one: its page comes back too
     mounts: tuple[int, ...]
-    pages: tuple[tuple[int, int], ...]  # of each level: carried p, drawn d
+    pages: _Pages  # of each level: carried p, drawn d
     owners: tuple[int | None, ...]  # the thread of each level, None where nobody asks
     most: int  # there can be no more of them at once
 
@@ -148,11 +157,9 @@ class _Model:
     def place(self, thread: _Thread, step: int) -> str:
         """The name of the place of a step; after the last one comes the exit."""
         program = self.program(thread)
-        return (
-            f"m{thread.mount}_{step}_{program[step].verb}"
-            if step < len(program)
-            else (f"m{thread.mount}_exit")
-        )
+        if step == len(program):
+            return f"m{thread.mount}_exit"
+        return f"m{thread.mount}_{step}_{program[step].verb}"
 
     def lock(self, thread: _Thread, step: Step) -> str:
         return f"lock{thread.mount}_{self.filesystem(thread).locks.index(step.lock)}"
@@ -166,7 +173,7 @@ class _Model:
         used = sorted({thread.mount for thread in self.threads})
         return ["semaphore"] * self.semaphore + [lock for m in used for lock in self.locks(m)]
 
-    def bed(self, thread: _Thread, queue: str) -> list[int]:
+    def sleeps_at(self, thread: _Thread, queue: str) -> list[int]:
         """The steps of its program at which a thread can sleep in a queue; -1 is enter."""
         if queue == "semaphore":
             steps = [k for k, step in enumerate(self.program(thread)) if step.worst]
@@ -177,14 +184,11 @@ class _Model:
             if step.verb == "lock" and self.lock(thread, step) == queue
         ]
 
-    def beds(self, thread: _Thread) -> list[tuple[str, int]]:
-        return [(queue, step) for queue in self.queues() for step in self.bed(thread, queue)]
-
     def at(self, thread: _Thread, step: int) -> str:
         """The guard that a thread stands at a step, awake; -1 is enter."""
         i = thread.number
         here = f"place{i}=enter" if step < 0 else f"place{i}={self.place(thread, step)}"
-        can_sleep = self.asleep and any(step == bed for _, bed in self.beds(thread))
+        can_sleep = self.asleep and any(step in self.sleeps_at(thread, q) for q in self.queues())
         return _both([here, f"queue{i}=0" if can_sleep else ""])
 
     def _sizes(self, thread: _Thread) -> list[tuple[int, int]]:
@@ -193,9 +197,7 @@ class _Model:
         for step in self.program(thread):
             if step.verb == "alloc":
                 sums = {total + number for total in sums for number, _ in step.demand}
-        most_drawn = 0
-        if self.tells_drawn:
-            most_drawn = self._most_drawn(thread)
+        most_drawn = self._most_drawn(thread) if self.tells_drawn else 0
         return [(p, d) for p in sorted(sums) for d in range(min(p, most_drawn) + 1)]
 
     def _all_bios(self) -> dict[int, list[_Bios]]:
@@ -207,13 +209,10 @@ class _Model:
         for thread in self.threads:
             if thread.kind == "worker":
                 continue
-            flushers = self.scenario.mounts[thread.mount].flushers
+            origin, owner = self._origin(thread), thread.number if self.tells_owners else None
             sent = cleaned if thread.kind == "dirtier" else quota
-            if self.tells_owners:
-                origin, owner = f"thread{thread.number}", thread.number
-            else:
-                origin, owner = f"{thread.kind}{thread.mount}", None
-                sent *= flushers if thread.kind == "flusher" else 1
+            if thread.kind == "flusher" and not self.tells_owners:
+                sent *= self.scenario.mounts[thread.mount].flushers
             chains: list[_Chain] = [
                 ((thread.mount,), (size,), (owner,)) for size in self._sizes(thread)
             ]
@@ -227,6 +226,11 @@ class _Model:
                     if most == 0:
                         continue
                     found[mounts[-1]][bios.name] = bios
+                    if sum(map(len, found.values())) > _MOST_KINDS:
+                        raise BadInput(
+                            "scenario", f"more than {_MOST_KINDS} kinds of bios to tell apart",
+                            "export filesystems whose allocs want fewer different numbers",
+                        )  # fmt: skip
                     for worker in self.threads:
                         if worker.serves == mounts[-1]:
                             following += [
@@ -257,7 +261,8 @@ class _Model:
             _add(effect, "free", self.scenario.machine.pages_per_kill)
             self._fire(_both(["kills>0", "!ended", *(f"!{name}" for name in busy)]), effect)
             modules += self._module("oom_killer", "acts when nothing else can happen")
-        return "\n".join([*self._head(), *modules, *self._ends(), ""])
+        head = [*self._places(), *self._state(), *self._formulas()]
+        return "\n".join([*head, *modules, *self._ends(), ""])
 
     def _module(self, name: str, what: str) -> list[str]:
         lines = ["", f"module {name}  // {what}", *self.lines, "endmodule"]
@@ -283,8 +288,9 @@ class _Model:
         self.guards.append(guard)
         self.lines.append(f"  [] {_both([guard, way])} -> {' + '.join(updates)};")
 
-    def _head(self) -> list[str]:
-        scenario, machine = self.scenario, self.scenario.machine
+    def _places(self) -> list[str]:
+        """What it is, and the places of the threads of each mount, by name."""
+        scenario = self.scenario
         lines = [
             f"// reservelab, rules version {RULES_VERSION}, scenario {scenario.digest}",
             f"// scheme: {self.scheme.variant}, reserve {scenario.reserve}; {scenario.waiting}",
@@ -299,23 +305,23 @@ class _Model:
         shown = {thread.mount: thread for thread in reversed(self.threads)}
         for m, mount in enumerate(scenario.mounts):
             device = mount.device
-            below = (
-                f"on mount {mount.on}"
-                if device is None
-                else (
-                    f"on a device of rate {device.rate!r}, depth {device.depth},"
-                    f" completion_pages {device.completion_pages}"
-                )
-            )
-            lines += ["", f"// mount {m}: {mount.filesystem.name} {below}"]
+            below = f"mount {mount.on}"
+            if device is not None:
+                below = f"a device of rate {device.rate!r}, depth {device.depth}"
+                below += f", completion_pages {device.completion_pages}"
+            lines += ["", f"// mount {m}: {mount.filesystem.name} on {below}"]
             if m in shown:
                 for k, step in enumerate(mount.filesystem.program):
                     place = self.place(shown[m], k)
                     lines.append(f"const int {place} = {k + len(_STANDING)};  // {step}")
                 k = len(mount.filesystem.program) + len(_STANDING)
                 lines.append(f"const int m{m}_exit = {k};")
-        lines += ["", "// memory"]
-        lines += [self._variable("free", self.total, self._free_at_start())]
+        return lines
+
+    def _state(self) -> list[str]:
+        """All variables, and how they start."""
+        scenario, machine = self.scenario, self.scenario.machine
+        lines = ["", "// memory", self._variable("free", self.total, self._free_at_start())]
         if any(mount.dirtiers for mount in scenario.mounts):
             lines.append(self._variable("dirty", self.total, machine.dirty))
         if machine.oom_kills:
@@ -334,7 +340,7 @@ class _Model:
                 where = "in the queue" if scenario.mounts[m].on is not None else "on the device"
                 lines += ["", f"// bios {where} of mount {m}, by origin and pages (d: drawn)"]
                 lines += [self._variable(kind.name, kind.most, 0) for kind in bios]
-        return [*lines, *self._formulas()]
+        return lines
 
     def _variable(self, name: str, most: int, first: int) -> str:
         return f"global {name} : [0..{max(1, most)}] init {first};"
@@ -376,7 +382,7 @@ class _Model:
             lines.append(self._variable(f"own{i}", need, standing))
         if "claim" in self.grants:
             lines.append(self._variable(f"claim{i}", need, 0))
-        if self.asleep and self.beds(thread):
+        if self.asleep and any(self.sleeps_at(thread, queue) for queue in self.queues()):
             lines.append(self._variable(f"queue{i}", len(self.threads) - 1, 0))
         if self.scheme.exit == "refill_flag_set":
             lines.append(f"global stuck{i} : bool init false;  // asleep for ever")
@@ -399,17 +405,19 @@ class _Model:
         for m, bios in self.bios.items():
             if bios:
                 lines.append(f"formula bios{m} = {_sum(kind.name for kind in bios)};")
-        rest = {"worker": "idle"}
-        ends = [f"place{t.number}={rest.get(t.kind, 'done')}" for t in self.threads]
+        ends = [
+            f"place{thread.number}={'idle' if thread.kind == 'worker' else 'done'}"
+            for thread in self.threads
+        ]
         ends += [f"bios{m}=0" for m, bios in self.bios.items() if bios]
         lines.append(f"formula ended = {_both(ends)};")
         for queue in self.queues() if self.asleep else []:
-            sleepers = [thread for thread in self.threads if self.bed(thread, queue)]
+            sleepers = [thread for thread in self.threads if self.sleeps_at(thread, queue)]
             for thread in sleepers:
                 i = thread.number
                 places = _any(
                     f"place{i}={'enter' if step < 0 else self.place(thread, step)}"
-                    for step in self.bed(thread, queue)
+                    for step in self.sleeps_at(thread, queue)
                 )
                 lines.append(f"formula sleeps{i}_{queue} = queue{i}>0 & ({places});")
             count = _sum(f"(sleeps{t.number}_{queue}?1:0)" for t in sleepers)
@@ -432,7 +440,7 @@ class _Model:
         return terms
 
     def _ends(self) -> list[str]:
-        idle = ["min(free, " + f"{self.reserve})"] if self.scheme.start == "mark" else []
+        idle = [f"min(free, {self.reserve})"] if self.scheme.start == "mark" else []
         idle += ["pool"] if self.scheme.start == "pool" else self._mount_pools()
         for name in ("own", "claim"):
             if name in self.grants:
@@ -547,6 +555,7 @@ class _Model:
         """Take a page from the first source that grants one; else sleep, back out, or wait."""
         i, here = thread.number, self.at(thread, step)
         refused: list[str] = []
+        elsewhere: list[str] = []  # refused by all but the global pool
         for grant in self.grants:
             match grant:
                 case "free" | "memalloc":
@@ -566,8 +575,8 @@ class _Model:
                     effect = {"pool": "pool-1", f"drawn{i}": f"drawn{i}+1", "semaphore": str(i)}
             self._take(thread, step, _both([here, *refused, granted]), effect)
             refused.append(not_granted)
+            elsewhere += [not_granted] if grant != "global_pool" else []
         if self.semaphore and self.asleep:
-            elsewhere = [guard for guard in refused if "semaphore" not in guard]
             nobody = _both([here, *elsewhere, "pool=0", "semaphore=nobody"])
             self._fire(nobody, {"semaphore": str(i)})
             another = _both([here, *elsewhere, "semaphore!=nobody", f"semaphore!={i}"])
@@ -604,33 +613,31 @@ class _Model:
     def _submit(self, thread: _Thread, here: str, onward: _Arrival) -> None:
         """Send the pages off, and the bio that a loop worker carries with them."""
         i = thread.number
-        uppers: list[tuple[int, _Bios | None]] = [(0, None)]
+        # What is above the bio: nothing but the thread, or a kind of bios by its place in the list.
+        above: dict[_Above, int] = {(self._origin(thread), (), ()): 0}
         if thread.serves is not None:
-            uppers = list(enumerate(self.bios[thread.serves], 1))
+            kinds = enumerate(self.bios[thread.serves], 1)
+            above = {(kind.origin, kind.mounts, kind.pages): k for k, kind in kinds}
         for kind in self.bios[thread.mount]:
-            for k, upper in uppers:
-                above = (
-                    (upper.origin, upper.mounts, upper.pages)
-                    if upper
-                    else (self._origin(thread), (), ())
-                )
-                if (kind.origin, kind.mounts[:-1], kind.pages[:-1]) != above:
-                    continue
-                p, d = kind.pages[-1]
-                effect = {kind.name: f"{kind.name}+1"}
-                which = [f"carries{i}={k}" if upper else ""]
-                if upper:
-                    effect[f"carries{i}"] = "0"
-                if self.allocates[i]:
-                    which.append(f"held{i}={p}")
-                    effect[f"held{i}"] = "0"
-                    if self.draws and not self.keeps_drawn:
-                        # Where no pool asks for drawn pages, a bio does not tell them from others.
-                        which.append(f"drawn{i}={d}" if self.tells_drawn else "")
-                        effect[f"drawn{i}"] = "0"
-                self._fire(here, effect, onward, way=_both(which))
+            carried = above.get((kind.origin, kind.mounts[:-1], kind.pages[:-1]))
+            if carried is None:
+                continue
+            p, d = kind.pages[-1]
+            effect, which = {kind.name: f"{kind.name}+1"}, []
+            if carried:
+                which.append(f"carries{i}={carried}")
+                effect[f"carries{i}"] = "0"
+            if self.allocates[i]:
+                which.append(f"held{i}={p}")
+                effect[f"held{i}"] = "0"
+                if self.draws and not self.keeps_drawn:
+                    # Where no reserve asks for drawn pages, a bio does not tell them from others.
+                    which.append(f"drawn{i}={d}" if self.tells_drawn else "")
+                    effect[f"drawn{i}"] = "0"
+            self._fire(here, effect, onward, way=_both(which))
 
     def _origin(self, thread: _Thread) -> str:
+        """What of the thread that sent it a bio tells."""
         if self.tells_owners:
             return f"thread{thread.number}"
         return f"{thread.kind}{thread.mount}"
@@ -729,7 +736,7 @@ class _Model:
         if not self.asleep:
             return [_Way("", to_nobody, ())]
         ways = [_Way(f"sleepers_{queue}=0", to_nobody, ())]
-        sleepers = [other for other in self.threads if self.bed(other, queue)]
+        sleepers = [other for other in self.threads if self.sleeps_at(other, queue)]
         for heir in sleepers:
             if heir is thread:
                 continue
@@ -739,7 +746,7 @@ class _Model:
                 if other not in (thread, heir):
                     _add(after, f"queue{other.number}", f"-(sleeps{other.number}_{queue}?1:0)")
             after[f"queue{j}"] = "0"
-            for step in self.bed(heir, queue):
+            for step in self.sleeps_at(heir, queue):
                 place = "enter" if step < 0 else self.place(heir, step)
                 first = f"queue{j}=1 & place{j}={place}"
                 if queue == "semaphore" and step >= 0:
