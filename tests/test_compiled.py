@@ -4,6 +4,7 @@ Each check runs in its own process on a copy of the package: caller in solve/sim
 solve/rules.py. numba alone would keep the old callee (it looks at the caller's file only).
 """
 
+import importlib
 import json
 import os
 import shutil
@@ -121,10 +122,23 @@ def test_the_digest_sees_every_source_that_is_compiled_in(tmp_path: Path) -> Non
     solve = tmp_path / "reservelab" / "solve"
     seen = {compiled.sources_digest(solve)}
     assert seen == {compiled.sources_digest()}
-    sources = [*solve.glob("*.py"), solve.parent / "model" / "pack.py"]
+    # Every file that a compiled function comes from, as the running package has it.
+    modules = [
+        importlib.import_module(f"reservelab.solve.{path.stem}") for path in solve.glob("*.py")
+    ]
+    used = {
+        function.__module__.rpartition(".")[2] + ".py"
+        for module in modules
+        for function in vars(module).values()
+        if hasattr(function, "py_func")
+    }
+    assert {"rules.py", "simulate.py", "states.py", "stream.py", "exact.py"} <= used
+    sources = [*(solve / name for name in sorted(used)), solve.parent / "model" / "pack.py"]
     for path in sources:
         path.write_text(path.read_text() + "\n# edited\n")
         seen.add(compiled.sources_digest(solve))
-    (solve / "new.py").write_text("")
+    (solve / "new.py").write_text("from reservelab.solve.compiled import compiled\n")
     seen.add(compiled.sources_digest(solve))
     assert len(seen) == len(sources) + 2
+    (solve / "walk.py").write_text("# nothing of it is compiled\n")
+    assert compiled.sources_digest(solve) in seen
