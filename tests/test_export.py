@@ -23,7 +23,7 @@ from typing import Any, get_args
 
 import naive
 import pytest
-from benchmarks import storm_checker
+import storm_checker
 from solved_cases import EXACT, OWN, scenario_from_case
 
 import reservelab as rl
@@ -329,6 +329,14 @@ def test_the_text_means_the_solved_case(case: dict[str, Any]) -> None:
     assert ("livelocked" in chain.kinds) == (case["livelock_probability"] > 0)
     if same_states(scenario):
         assert len(chain.states) == rl.exact(scenario).unmerged_states
+
+
+def test_too_many_kinds_of_bios_are_refused() -> None:
+    upper = rl.Filesystem("upper", [rl.alloc({n: 1 / 40 for n in range(40)}), rl.submit()])
+    mounts = (rl.Mount(upper, flushers=1), rl.Mount(upper, flushers=1, on=0))
+    prism(rl.Scenario(rl.Machine(100), mounts, rl.Watermark(2)))
+    with pytest.raises(rl.BadInput, match="kinds of bios"):
+        prism(rl.Scenario(rl.Machine(100), mounts, rl.Tickets(40)))
 
 
 def test_the_solved_cases_are_enough() -> None:

@@ -115,7 +115,9 @@ def _chain(t: Array, s: Array, b: Array, bio: int, where: int) -> tuple[int, int
     # From the lowest bio to the top one; decoding walks the mounts the other way.
     while bio != p.NOBODY:
         row = t[p.H_S_BIO] + bio * p.S_BIO_ROW
-        entry = s[row + p.BIO_PAGES] << b[B_PAGES_DRAWN] | s[row + p.BIO_DRAWN]
+        # Where drawn pages return like all others the width is 0: nobody asks what was drawn.
+        drawn = s[row + p.BIO_DRAWN] & ((1 << b[B_PAGES_DRAWN]) - 1)
+        entry = s[row + p.BIO_PAGES] << b[B_PAGES_DRAWN] | drawn
         code |= entry << (levels * (b[B_PAGES] + b[B_PAGES_DRAWN]))
         top = s[row + p.BIO_OWNER]
         bio = s[row + p.BIO_UPPER]

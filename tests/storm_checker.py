@@ -49,8 +49,8 @@ def describe(solver: str) -> str:
     """Storm's version, engine, solver and precision, for the head of a table."""
     stormpy = _stormpy()
     return (
-        f"Storm {stormpy.info.storm_version()} (stormpy {version('stormpy')}), sparse engine,"
-        f" {solver} solver (direct, in double precision)"
+        f"Storm {stormpy.info.storm_version()} (stormpy {version('stormpy')}), sparse engine,\n"
+        f"{solver} solver: direct, in double precision"
     )
 
 
