@@ -70,9 +70,10 @@ def _run(words: Sequence[str]) -> int:
         warnings.showwarning = held = _Warnings(warnings.showwarning)
         try:
             parser().parse_args(words, options)
-            options.run(options, _Bar(held))
+            code: int | None = options.run(options, _Bar(held))
         except BadInput as error:
-            return _complain(f"{_as_typed(error.key, options)}: {error.wrong}; {error.right}")
+            _complain(f"{_as_typed(error.key, options)}: {error.wrong}; {error.right}")
+            return 3 if error.undecided and options.run is _prove else 2
         except OSError as error:
             if error.filename is None:  # it is about what is printed
                 raise
@@ -85,7 +86,7 @@ def _run(words: Sequence[str]) -> int:
             _tell(f"reservelab: interrupted; {kept}")
             return 130
         held.release()
-    return 0
+    return code or 0
 
 
 def _complain(line: str) -> int:
@@ -301,6 +302,14 @@ def parser() -> argparse.ArgumentParser:
     _add_number(prove, "--limit", 1, "the most states to store", 20_000_000)
     _add_json(prove)
 
+    export = _verb(
+        verbs, "export", "--prism [SCENARIO.toml]", "write a scenario for a model checker",
+        "--prism --scheme tickets --mount ext3:2 --pages 12", _export,
+    )  # fmt: skip
+    _add_scenario(export)
+    told = "guarded commands in the language of PRISM, which Storm reads too"
+    export.add_argument("--prism", action="store_true", help=told)
+
     sweep = _verb(
         verbs, "sweep", "GRID.toml", "run every scenario of a grid, stored as it runs",
         "demo --store results/demo", _sweep,
@@ -339,7 +348,8 @@ def parser() -> argparse.ArgumentParser:
 
 def _verb(
     verbs: Any,  # noqa: ANN401 - argparse has no public name for it
-    name: str, takes: str, does: str, example: str, run: Callable[[argparse.Namespace, _Bar], None],
+    name: str, takes: str, does: str, example: str,
+    run: Callable[[argparse.Namespace, _Bar], int | None],
 ) -> argparse._ArgumentGroup:  # fmt: skip
     made = verbs.add_parser(
         name,
@@ -589,7 +599,7 @@ def _exact(options: argparse.Namespace, bar: _Bar) -> None:
     print(result.to_json() if options.json else result)
 
 
-def _prove(options: argparse.Namespace, bar: _Bar) -> None:
+def _prove(options: argparse.Namespace, bar: _Bar) -> int:
     scenario = _scenario(options)
     from reservelab.solve.prove import prove
 
@@ -598,6 +608,17 @@ def _prove(options: argparse.Namespace, bar: _Bar) -> None:
         quota: Literal["own", "unbounded"] = "unbounded" if options.unbounded else "own"
         result = prove(scenario, quota, options.limit, bar.explore)
     print(result.to_json() if options.json else result)
+    return 0 if result.safe else 1
+
+
+def _export(options: argparse.Namespace, bar: _Bar) -> None:  # noqa: ARG001 - nothing takes long
+    scenario = _scenario(options)
+    from reservelab.solve.export import prism
+
+    if not options.prism:
+        raise BadInput("--prism", "missing", "it is the one form there is to export to")
+    _warn(scenario)
+    print(prism(scenario), end="")
 
 
 def _warn(scenario: Scenario) -> None:

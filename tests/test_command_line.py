@@ -31,7 +31,7 @@ from reservelab.__main__ import main, parser
 from reservelab.model.catalogue import machines
 
 PROGRAM = [sys.executable, "-m", "reservelab"]
-VERBS = ("simulate", "trace", "exact", "prove", "sweep", "fit", "figures")
+VERBS = ("simulate", "trace", "exact", "prove", "export", "sweep", "fit", "figures")
 
 SCENARIO: dict[str, Any] = {
     "machine": {"pages": 12},
@@ -464,7 +464,8 @@ def test_a_section_larger_than_the_scheme_can_grant_is_warned_of_and_runs(
     words = ["--mount", "ext3:2", "--pages", pages, "--scheme", scheme]
     words += [] if scheme == "perthread whole" else ["--reserve", "4"]
     outcome = command(verb, *words, *(["--episodes", "100"] if verb == "simulate" else []))
-    assert outcome.code == 0
+    # What can never enter is unsafe; a pool that one section can drain need not be.
+    assert outcome.code == (1 if verb == "prove" and scheme != "global" else 0)
     assert re.fullmatch(r"warning: mounts\[0\] \(ext3\): nr_pages 10 [^\n]*\n", outcome.err)
     assert outcome.out
 
@@ -532,17 +533,27 @@ def test_exact_and_prove_answer_what_the_package_answers(command: Command) -> No
         ("exact", [], solved), ("prove", [], proof), ("prove", ["--unbounded"], forever)
     ):  # fmt: skip
         told = command(verb, file, *more)
-        assert (told.code, told.err) == (0, "")
+        unsafe = isinstance(result, rl.Proof) and not result.safe
+        assert (told.code, told.err) == (int(unsafe), "")
         assert told.out == f"{result}\n"
         plain = command(verb, file, *more, "--json")
         assert json.loads(plain.out) == json.loads(result.to_json())
+
+
+def test_export_needs_its_form(command: Command) -> None:
+    words = ["export", "--scheme", "tickets", "--mount", "ext3:2", "--pages", "12"]
+    refused(command(*words), "--prism")
+    outcome = command(*words, "--prism")
+    assert (outcome.code, outcome.err) == (0, "")
+    assert outcome.out.splitlines()[0]
+    assert "ctmc" in outcome.out.split()
 
 
 @pytest.mark.parametrize("verb", ["exact", "prove"])
 def test_more_states_than_allowed_are_refused(command: Command, verb: str) -> None:
     words = ["--scheme", "global on-entry", "--mount", "ext3:6", "--pages", "30", "--quota", "9"]
     outcome = command(verb, *words, "--limit", "20000")
-    assert outcome.code == 2
+    assert outcome.code == (3 if verb == "prove" else 2)
     assert outcome.out == ""
     assert re.fullmatch("reservelab: [^\n]+: [^\n]+; [^\n]+\n", outcome.err)
 

@@ -19,6 +19,8 @@ class BadInput(ValueError):
         What would be right.
     """
 
+    undecided = False  # whether what was asked could have an answer all the same
+
     def __init__(self, key: str, wrong: str, right: str) -> None:
         super().__init__(key, wrong, right)
         self.key = key

@@ -653,6 +653,8 @@ def _copy(target: Array, source: Array, size: int) -> None:
 class TooManyStates(BadInput):
     """A scenario with more reachable states than the limit or the memory allows."""
 
+    undecided = True  # and not wrong
+
 
 @dataclass(frozen=True, eq=False)
 class StateSpace:
