@@ -628,7 +628,7 @@ def test_the_store_is_named_after_the_grid_unless_given(command: Command) -> Non
 
 
 def test_the_demo_comes_with_the_package() -> None:
-    from reservelab.__main__ import _grid_text
+    from reservelab.command.study import _grid_text
 
     assert rl.Grid.from_toml(_grid_text("demo")).name == "demo"
 

@@ -1,0 +1,138 @@
+"""The verbs that ask one scenario."""
+
+from __future__ import annotations
+
+import argparse
+import warnings
+from typing import Any, Literal
+
+from reservelab.command.parser import add_json, add_number, add_verb
+from reservelab.command.scenario import add_scenario, read_scenario
+from reservelab.command.terminal import STARTING, Bar, print_json, records
+from reservelab.model.errors import BadInput
+from reservelab.model.scenario import RULES_VERSION, Scenario
+
+
+def add_verbs(verbs: Any) -> None:  # noqa: ANN401 - argparse has no public name for it
+    """Add the parsers of these verbs."""
+    simulate = add_verb(
+        verbs, "simulate", "[SCENARIO.toml]", "run episodes of one scenario and add them up",
+        "--scheme global --mount ext3:8 --pages 12", _simulate,
+    )  # fmt: skip
+    add_scenario(simulate)
+    add_number(simulate, "--episodes", 1, "how many", 10_000)
+    add_number(simulate, "--seed", 0, "the same seed gives the same result", 1)
+    add_number(simulate, "--workers", 1, "threads to compute with (all processors)")
+    add_json(simulate)
+
+    trace = add_verb(
+        verbs, "trace", "[SCENARIO.toml]", "tell one episode step by step",
+        "--scheme global --mount ext3:3 --pages 12 --episode 76", _trace,
+    )  # fmt: skip
+    add_scenario(trace)
+    add_number(trace, "--episode", 0, "which one, counted from 0", 0)
+    add_number(trace, "--seed", 0, "that of the simulation the episode is from", 1)
+    add_json(trace)
+
+    exact = add_verb(
+        verbs, "exact", "[SCENARIO.toml]", "solve a scenario by enumerating its states",
+        "--scheme global --mount ext3:3 --pages 12", _exact,
+    )  # fmt: skip
+    add_scenario(exact)
+    add_number(exact, "--limit", 1, "the most states to store", 20_000_000)
+    add_json(exact)
+
+    prove = add_verb(
+        verbs, "prove", "[SCENARIO.toml]", "prove that no deadlock is reachable, or show one",
+        '--scheme "global on-entry" --mount ext3:3 --pages 12', _prove, undecided=3,
+    )  # fmt: skip
+    add_scenario(prove)
+    told = "threads start over for ever, whatever their quota"
+    prove.add_argument("--unbounded", action="store_true", help=told)
+    add_number(prove, "--limit", 1, "the most states to store", 20_000_000)
+    add_json(prove)
+
+    export = add_verb(
+        verbs, "export", "--prism [SCENARIO.toml]", "write a scenario for a model checker",
+        "--prism --scheme tickets --mount ext3:2 --pages 12", _export,
+    )  # fmt: skip
+    add_scenario(export)
+    told = "guarded commands in the language of PRISM, which Storm reads too"
+    export.add_argument("--prism", action="store_true", help=told)
+
+
+def _simulate(options: argparse.Namespace, bar: Bar) -> None:
+    scenario = read_scenario(options)
+    from reservelab.solve.simulate import simulate
+
+    with bar(STARTING, options.episodes, "episodes"):
+        tally = simulate(
+            scenario,
+            options.episodes,
+            options.seed,
+            options.workers,
+            progress=lambda part: bar.add(part.episodes),
+        )
+    if options.json:
+        sets = tally.dead_by_reasons.items()
+        dead = [{"waiting_for": names, "deadlocks": number} for names, number in sets]
+        more = {"event_limit": tally.event_limit, "dead_by_reasons": dead}
+        print_json(tally.row() | more | {"scenario": scenario.canonical()})
+    else:
+        print(f"{tally}\n\nseed {options.seed}, scenario {scenario.digest}")
+
+
+def _trace(options: argparse.Namespace, bar: Bar) -> None:
+    scenario = read_scenario(options)
+    from reservelab.solve.trace import trace
+
+    warn(scenario)
+    with bar(STARTING):
+        story = trace(scenario, options.seed, options.episode)
+    if options.json:
+        head = {"digest": scenario.digest, "rules": RULES_VERSION}
+        names = ["seed", "episode", "ending", "reasons", "threads", "duration"]
+        names += ["writepages", "redirtied", "oom_kills"]
+        head |= {name: getattr(story, name) for name in names}
+        head |= {name: [w._asdict() for w in getattr(story, name)] for name in ("waits", "cycle")}
+        print_json(head | {"steps": records(story.frame()), "scenario": scenario.canonical()})
+    else:
+        print(story)
+
+
+def _exact(options: argparse.Namespace, bar: Bar) -> None:
+    scenario = read_scenario(options)
+    from reservelab.solve.exact import exact
+
+    warn(scenario)
+    with bar(STARTING):
+        result = exact(scenario, options.limit, bar.explore)
+    print(result.to_json() if options.json else result)
+
+
+def _prove(options: argparse.Namespace, bar: Bar) -> int:
+    scenario = read_scenario(options)
+    from reservelab.solve.prove import prove
+
+    warn(scenario)
+    with bar(STARTING):
+        quota: Literal["own", "unbounded"] = "unbounded" if options.unbounded else "own"
+        result = prove(scenario, quota, options.limit, bar.explore)
+    print(result.to_json() if options.json else result)
+    return 0 if result.safe else 1
+
+
+def _export(options: argparse.Namespace, bar: Bar) -> None:  # noqa: ARG001 - nothing takes long
+    scenario = read_scenario(options)
+    from reservelab.solve.export import prism
+
+    if not options.prism:
+        raise BadInput("--prism", "missing", "it is the one form there is to export to")
+    warn(scenario)
+    print(prism(scenario), end="")
+
+
+def warn(scenario: Scenario) -> None:
+    """Warn of what is legal in a scenario but can never enter."""
+    for line in scenario.warnings:
+        warnings.warn(line, stacklevel=2)
