@@ -23,6 +23,7 @@ from reservelab.model.schemes import (
 if TYPE_CHECKING:
     from reservelab.solve.exact import Exact, exact
     from reservelab.solve.prove import Proof, prove
+    from reservelab.solve.rare import Rare, TooFewSurvivors, rare
     from reservelab.solve.simulate import Cancelled, simulate
     from reservelab.solve.tally import Tally
     from reservelab.solve.trace import Story, trace
@@ -38,6 +39,7 @@ __version__ = "0.1.0"
 _MODULES = {
     "solve.exact": ("Exact", "exact"),
     "solve.prove": ("Proof", "prove"),
+    "solve.rare": ("Rare", "TooFewSurvivors", "rare"),
     "solve.simulate": ("Cancelled", "simulate"),
     "solve.tally": ("Tally",),
     "solve.trace": ("Story", "trace"),
@@ -67,6 +69,7 @@ __all__ = [
     "PerThread",
     "Precision",
     "Proof",
+    "Rare",
     "Scenario",
     "Scheme",
     "Step",
@@ -74,6 +77,7 @@ __all__ = [
     "Story",
     "Tally",
     "Tickets",
+    "TooFewSurvivors",
     "Watermark",
     "alloc",
     "exact",
@@ -84,6 +88,7 @@ __all__ = [
     "mixes",
     "pools",
     "prove",
+    "rare",
     "simulate",
     "smallest_reserve",
     "stacks",
