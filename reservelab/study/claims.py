@@ -797,7 +797,7 @@ def _laid_over(base: object, over: object) -> dict[str, Any]:
             if key == "machine":
                 made[key] = _merged(below, value)
             elif key == "mounts" and isinstance(below, list) and isinstance(value, list):
-                pairs = itertools.zip_longest(below, value, fillvalue={})
+                pairs: Iterable[Any] = itertools.zip_longest(below, value, fillvalue={})
                 made[key] = [_merged(old, new) for old, new in pairs]
             else:
                 made[key] = value
