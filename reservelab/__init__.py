@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from reservelab.solve.simulate import Cancelled, simulate
     from reservelab.solve.tally import Tally
     from reservelab.solve.trace import Story, trace
+    from reservelab.study import claims
     from reservelab.study.fits import Fits, fit, smallest_reserve, throughput_lost
     from reservelab.study.grid import Grid
     from reservelab.study.results import Store
@@ -41,6 +42,7 @@ _MODULES = {
     "solve.simulate": ("Cancelled", "simulate"),
     "solve.tally": ("Tally",),
     "solve.trace": ("Story", "trace"),
+    "study.claims": ("claims",),
     "study.fits": ("Fits", "fit", "smallest_reserve", "throughput_lost"),
     "study.grid": ("Grid",),
     "study.results": ("Store",),
@@ -76,6 +78,7 @@ __all__ = [
     "Tickets",
     "Watermark",
     "alloc",
+    "claims",
     "exact",
     "filesystems",
     "fit",
@@ -100,7 +103,8 @@ __all__ = [
 def __getattr__(name: str) -> object:
     if name not in _LATER:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value: object = getattr(importlib.import_module(f"{__name__}.{_LATER[name]}"), name)
+    module = importlib.import_module(f"{__name__}.{_LATER[name]}")
+    value: object = getattr(module, name, module)  # claims is a module itself
     globals()[name] = value
     return value
 

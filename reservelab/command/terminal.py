@@ -99,6 +99,10 @@ class Bar:
             self._tqdm.unpause()  # the time left is guessed without the time for compiling
         self._tqdm.update(done)
 
+    def count(self, done: int, _: int) -> None:
+        """Count on by one; how many there will be was said before."""
+        self.add(done - self._tqdm.n)
+
     def follow(self, progress: Progress) -> None:
         """Show how far a sweep is, by its own estimate of the time left."""
         self._release()

@@ -223,6 +223,8 @@ class Claim:
         The sentence in its own setting.
     conditions : tuple of Trial
         The same with something changed.
+
+    Its length is the number of questions it asks: trials and conditions, times waiting rules.
     """
 
     name: str
@@ -279,6 +281,9 @@ class Claim:
             for part in (self.trials, self.conditions)
         )
         return replace(self, title=f"not so: {self.title}", trials=trials, conditions=conditions)
+
+    def __len__(self) -> int:
+        return sum(len(trial.rules) for trial in (*self.trials, *self.conditions))
 
 
 @dataclass(frozen=True)
@@ -466,7 +471,8 @@ class Verdict:
         return "\n".join(line.rstrip() for line in self._lines())
 
     def _lines(self) -> Iterator[str]:
-        yield from _wrap(f"{self.claim.title}: {self.word}")
+        rules = ", ".join(f"{rule} {self.under(rule)}" for rule in RULES)
+        yield from _wrap(f"{self.claim.title}: {rules}")
         yield from _wrap(f'"{self.claim.quote}"', "  ")
         yield from _wrap(f"{self.claim.author}, in <{self.claim.message}>", "  ")
         yield ""
@@ -477,11 +483,12 @@ class Verdict:
                 yield ""
                 yield "conditions:" if condition else "trials:"
             for trial in dict.fromkeys(f.trial for f in found):
-                yield from _wrap(f"- {trial.name}; {trial.solver}, false if {trial.false_if}", "  ")
+                asked = f"{trial.name}: {trial.solver}, false if {trial.false_if}"
+                yield from _wrap(asked, "- ", "  ")
                 for f in found:
                     if f.trial == trial:
                         truth = {True: "true", False: "false", None: "undecided"}[f.true]
-                        yield from _wrap(f"    {f.waiting}: {truth}: {f.measured}", "      ")
+                        yield from _wrap(f"{f.waiting}: {truth}: {f.measured}", "    ")
         shown = self.counterexample
         if shown is not None and shown.proof is not None:
             yield ""
@@ -538,13 +545,16 @@ class Verdicts:
         return "\n".join(line.rstrip() for line in self._lines())
 
     def _lines(self) -> Iterator[str]:
-        yield f"{'claim':50}{'asleep':11}{'racing':11}"
+        yield f"{'claim':41}{'author':11}{'asleep':10}{'racing':10}"
         yield "-" * WIDTH
         for verdict in self:
-            title = textwrap.wrap(verdict.claim.title, 48)
-            yield f"{title[0]:50}{verdict.under('asleep'):11}{verdict.under('racing'):11}"
+            title = _wrap(verdict.claim.title, width=40) or [""]
+            author = _plain(verdict.claim.author).split()[-1][:10]
+            rules = (verdict.under("asleep"), verdict.under("racing"))
+            yield f"{title[0]:41}{author:11}{rules[0]:10}{rules[1]:10}"
             yield from title[1:]
-            yield from _wrap(f"    {_why(verdict)}", "    ") if _why(verdict) else []
+            for line in _why(verdict):
+                yield from _wrap(line, "    ")
 
     def _repr_html_(self) -> str:
         return f"<pre>{html.escape(str(self))}</pre>"
@@ -642,7 +652,7 @@ def judge_all(
         One for each claim.
     """
     claims = load() if claims is None else tuple(claims)
-    total = sum(len(trial.rules) for c in claims for trial in (*c.trials, *c.conditions))
+    total = sum(map(len, claims))
     done = 0
 
     def count(_: int, __: int) -> None:
@@ -835,20 +845,17 @@ def _named(findings: Iterable[Finding]) -> list[str]:
     ]
 
 
-def _why(verdict: Verdict) -> str:
-    """What a verdict hangs on, in a line or two of the table."""
+def _why(verdict: Verdict) -> Iterator[str]:
+    """What a verdict hangs on, for the table."""
     trials = [f for f in verdict.findings if not f.condition]
-    said = []
-    if verdict.word == "depends":
-        false = _named(f for f in trials if f.true is False)
-        said.append(f"false: {'; '.join(false)}")
-    if verdict.word in ("depends", "undecided"):
-        undecided = _named(f for f in trials if f.true is None)
-        said += [f"undecided: {'; '.join(undecided)}"] if undecided else []
-    flips = _named(verdict.flips)
-    if flips:
-        said.append(f"flips with: {'; '.join(flips)}")
-    return ". ".join(said)
+    parts = {
+        "false": [f for f in trials if f.true is False and verdict.word == "depends"],
+        "undecided": [f for f in trials if f.true is None],
+        "flips with": verdict.flips,
+    }
+    for what, found in parts.items():
+        if found:
+            yield f"{what}: {'; '.join(_named(found))}"
 
 
 def _number(value: Interval) -> str:
@@ -857,9 +864,12 @@ def _number(value: Interval) -> str:
     return str(value)
 
 
-def _wrap(text: str, indent: str = "") -> list[str]:
-    plain = re.sub("[^ -~]", "?", text)
+def _plain(text: str) -> str:
+    return re.sub("[^ -~]", "?", text)
+
+
+def _wrap(text: str, first: str = "", rest: str | None = None, width: int = WIDTH) -> list[str]:
     return textwrap.wrap(
-        plain, WIDTH, initial_indent="" if plain.startswith(" ") else indent,
-        subsequent_indent=indent, break_on_hyphens=False,
+        _plain(text), width, initial_indent=first,
+        subsequent_indent=first if rest is None else rest, break_on_hyphens=False,
     )  # fmt: skip
