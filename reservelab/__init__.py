@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from reservelab.study import claims
     from reservelab.study.fits import Fits, fit, smallest_reserve, throughput_lost
     from reservelab.study.grid import Grid
+    from reservelab.study.repairs import repairs
     from reservelab.study.results import Store
     from reservelab.study.sweep import Episodes, Precision, sweep
 
@@ -45,6 +46,7 @@ _MODULES = {
     "study.claims": ("claims",),
     "study.fits": ("Fits", "fit", "smallest_reserve", "throughput_lost"),
     "study.grid": ("Grid",),
+    "study.repairs": ("repairs",),
     "study.results": ("Store",),
     "study.sweep": ("Episodes", "Precision", "sweep"),
 }
@@ -87,6 +89,7 @@ __all__ = [
     "mixes",
     "pools",
     "prove",
+    "repairs",
     "simulate",
     "smallest_reserve",
     "stacks",

@@ -315,6 +315,18 @@ def test_a_trial_is_laid_over_what_is_shared() -> None:
     assert made.against == replace(made.scenario, scheme=rl.PerThread())
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "deadlock reachable", "trouble unreachable", "time < 0.5", "throughput >= against",
+        "idle_reserve_mean <= 2 * against",
+    ],
+)  # fmt: skip
+def test_a_criterion_is_written_as_it_is_read(text: str) -> None:
+    assert str(Criterion.from_text(text)) == text
+    assert str(Criterion.from_text(text).negated) != text
+
+
 def wrong_files() -> Iterator[tuple[dict[str, Any], str]]:
     yield {"quote": " "}, "quote: ' ' is not text"
     yield {"place": -1}, "place: -1 is too small"
@@ -327,6 +339,8 @@ def wrong_files() -> Iterator[tuple[dict[str, Any], str]]:
     yield {"conditions": [{**TWO, "solver": 1}]}, "conditions[0].solver: 1 is unknown"
     yield {"false_if": "deadlock"}, "trials[0].false_if: 'deadlock' is no criterion"
     yield {"false_if": "time < x"}, "trials[0].false_if: 'time < x' is no criterion"
+    yield {"false_if": "time < nan"}, "trials[0].false_if: 'time < nan' is no criterion"
+    yield {"false_if": "time < 2 against"}, "trials[0].false_if: 'time < 2 against' is no criterion"
     yield {"false_if": "time < 1"}, "trials[0].false_if: 'time < 1' is not for 'prove'"
     wrong = "trials[0].false_if: 'deadlock reachable' is not for 'exact'"
     yield {"solver": "exact"}, wrong

@@ -51,7 +51,10 @@ def add_verbs(verbs: Any) -> None:  # noqa: ANN401 - argparse has no public name
         "refill", _claims,
     )  # fmt: skip
     told = "one of them in detail, by its name in data/claims, or a file of your own"
-    claims.add_argument("claim", nargs="?", metavar="CLAIM", help=told)
+    which = claims.add_mutually_exclusive_group()
+    which.add_argument("claim", nargs="?", metavar="CLAIM", help=told)
+    told = "what would mend the proposal instead, and what each repair costs"
+    which.add_argument("--repairs", action="store_true", help=told)
     add_number(claims, "--limit", 1, "the most states to store for one question", 2_000_000)
     add_json(claims)
 
@@ -150,6 +153,13 @@ def _fit(options: argparse.Namespace, bar: Bar) -> None:
 def _claims(options: argparse.Namespace, bar: Bar) -> None:
     from reservelab.study.claims import Claim, judge, judge_all, load
 
+    if options.repairs:
+        from reservelab.study.repairs import repairs
+
+        with bar(STARTING, unit="questions"):
+            mended = repairs(options.limit, bar.count)
+        print(mended.to_json() if options.json else mended)
+        return
     shipped = load()
     chosen = [claim for claim in shipped if options.claim in (None, claim.name)]
     if not chosen:
@@ -157,7 +167,7 @@ def _claims(options: argparse.Namespace, bar: Bar) -> None:
         if not Path(options.claim).is_file():
             raise BadInput("CLAIM", f"{options.claim!r} is unknown", f"a file, or one of {names}")
         chosen = [Claim.from_toml(Path(options.claim).stem, read_text(options.claim))]
-    with bar(STARTING, sum(len(claim) for claim in chosen), "questions"):
+    with bar(STARTING, unit="questions"):
         if options.claim is None:
             result: Verdict | Verdicts = judge_all(chosen, options.limit, progress=bar.count)
         else:

@@ -99,8 +99,9 @@ class Bar:
             self._tqdm.unpause()  # the time left is guessed without the time for compiling
         self._tqdm.update(done)
 
-    def count(self, done: int, _: int) -> None:
-        """Count on by one; how many there will be was said before."""
+    def count(self, done: int, total: int) -> None:
+        """Count up to what is done, of what there is."""
+        self._tqdm.total = total
         self.add(done - self._tqdm.n)
 
     def follow(self, progress: Progress) -> None:

@@ -24,7 +24,7 @@ scenario names one.
 false_if is one of
 
     deadlock reachable, livelock unreachable, trouble reachable, ...    for prove
-    MEASURE < NUMBER, MEASURE < NUMBER * against                        for the others
+    MEASURE < NUMBER, MEASURE < against, MEASURE < NUMBER * against     for the others
 
 with <, <=, > or >=. Trouble is a deadlock or a livelock, with an unbounded quota of some threads
 only, too. The measures are those of `Exact` and `Tally`; `rare` knows deadlock_probability.
@@ -36,10 +36,12 @@ false; otherwise it depends.
 
 from __future__ import annotations
 
+import contextlib
 import html
 import importlib
 import itertools
 import json
+import math
 import re
 import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -122,15 +124,13 @@ class Criterion:
         match words:
             case [measure, ("reachable" | "unreachable") as reached]:
                 return cls(measure, reached)
-            case [measure, sign, number, *rest] if sign in _OPPOSITE and rest in (
-                [],
-                ["*", "against"],
-            ):
-                try:
-                    return cls(measure, sign, float(number), bool(rest))
-                except ValueError:
-                    pass
-        right = "write deadlock reachable, or MEASURE < NUMBER [* against]"
+            case [measure, sign, "against"] if sign in _OPPOSITE:
+                return cls(measure, sign, 1.0, True)
+            case [measure, sign, number, *rest] if sign in _OPPOSITE:
+                with contextlib.suppress(ValueError):
+                    if rest in ([], ["*", "against"]) and math.isfinite(float(number)):
+                        return cls(measure, sign, float(number), bool(rest))
+        right = "write deadlock reachable, or MEASURE < NUMBER * against"
         raise BadInput("false_if", f"{text!r} is no criterion", right)
 
     @property
@@ -172,8 +172,10 @@ class Criterion:
     def __str__(self) -> str:
         if self.comparison in _REACHED:
             return f"{self.measure} {self.comparison}"
-        text = f"{self.measure} {self.comparison} {self.threshold:g}"
-        return f"{text} * against" if self.relative else text
+        bound = f"{self.threshold:g}"
+        if self.relative:
+            bound = "against" if self.threshold == 1.0 else f"{bound} * against"
+        return f"{self.measure} {self.comparison} {bound}"
 
 
 @dataclass(frozen=True)
@@ -209,7 +211,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class Claim:
-    """A sentence and what it is taken to say.
+    """A sentence and what it is taken to say; its length is the number of questions it asks.
 
     Parameters
     ----------
@@ -223,8 +225,6 @@ class Claim:
         The sentence in its own setting.
     conditions : tuple of Trial
         The same with something changed.
-
-    Its length is the number of questions it asks: trials and conditions, times waiting rules.
     """
 
     name: str
