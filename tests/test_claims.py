@@ -119,9 +119,10 @@ def plain(finding: Finding) -> tuple[int, int, int] | None:
     (mount, *more) = scenario.mounts
     words = [str(step) for step in mount.filesystem.program]
     device = mount.device
-    if more or mount.dirtiers or device is None or device.completion_pages:
+    others = more or mount.dirtiers or scenario.machine.oom_kills or scenario.scheme.max_sections
+    if others or device is None or device.completion_pages:
         return None
-    if len(words) != 2 or mount.filesystem.backs_out or scenario.scheme.max_sections:
+    if len(words) != 2 or mount.filesystem.backs_out:
         return None
     return mount.flushers, mount.filesystem.nr_pages, scenario.machine.pages
 
@@ -147,11 +148,12 @@ def test_proofs_agree_with_what_is_known(verdicts: Verdicts) -> None:
 
 
 def test_the_refill_is_lost_where_others_can_hold_all_that_is_not_in_the_pool() -> None:
-    """A closed form beyond MODEL.md section 8, for the proposal as mailed and R >= A >= 2.
+    """A closed form of docs/model.md section 8, of the proposal as mailed, for R >= A >= 2.
 
     N flushers of `alloc(A), submit`, M pages, R of them in the pool: a deadlock is reachable iff
-    (N - 1) (A - 1) > M - R. All but the owner hold A - 1 pages, one of which the pool lacks. So a
-    larger pool out of the same pages is worse.
+    (N - 1) (A - 1) > M - R. Only if: the pool always has enough for its owner, so the owner is
+    stuck in its refill, the pool lacks a page at least, and the others hold all the rest, A - 1
+    pages each at most. If: by the proofs here. So a larger pool out of the same pages is worse.
     """
     for demand, threads, pages in itertools.product((2, 3), (1, 2, 3, 4), (2, 3, 4, 5, 6)):
         toy = rl.Filesystem("toy", [rl.alloc(demand), rl.submit()])

@@ -518,7 +518,7 @@ class Verdicts:
         return len(self.verdicts)
 
     def __getitem__(self, name: str) -> Verdict:
-        return next(v for v in self.verdicts if v.claim.name == name)
+        return {verdict.claim.name: verdict for verdict in self}[name]
 
     def frame(self) -> pd.DataFrame:
         """All findings as one tidy frame.
