@@ -303,9 +303,8 @@ def test_the_answer_of_the_page(name: str, waiting: Waiting) -> None:
 def test_the_answer_is_in_the_tables() -> None:
     words = " ".join(report().split())
     assert "in 3 choices: entry semaphore, exit wait_full, returns pool (R largest" in words
-    assert (
-        "4 changes: entry semaphore, grants global_pool+free, exit wait_full, returns pool" in words
-    )
+    wider = "in 4 choices: entry semaphore, grants global_pool+free, exit wait_full, returns pool"
+    assert wider in words
 
 
 @pytest.mark.slow
