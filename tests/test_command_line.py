@@ -31,7 +31,10 @@ from reservelab.__main__ import main, parser
 from reservelab.model.catalogue import machines
 
 PROGRAM = [sys.executable, "-m", "reservelab"]
-VERBS = ("simulate", "trace", "exact", "prove", "export", "sweep", "fit", "figures")
+VERBS = (
+    "simulate", "trace", "exact", "prove", "rare", "export", "sweep", "fit", "claims", "search",
+    "figures",
+)  # fmt: skip
 
 SCENARIO: dict[str, Any] = {
     "machine": {"pages": 12},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import warnings
 from typing import Any, Literal
 
@@ -49,6 +50,10 @@ def add_verbs(verbs: Any) -> None:  # noqa: ANN401 - argparse has no public name
     add_scenario(prove)
     told = "threads start over for ever, whatever their quota"
     prove.add_argument("--unbounded", action="store_true", help=told)
+    told = "the smallest unsafe one: up to N threads, M pages"
+    prove.add_argument("--smallest", type=_bounds, metavar="N,[K-]M", help=told)
+    told = "for --smallest: each page more is one more in the reserve"
+    prove.add_argument("--reserve-follows", action="store_true", help=told)
     add_number(prove, "--limit", 1, "the most states to store", 20_000_000)
     add_json(prove)
 
@@ -122,11 +127,15 @@ def _exact(options: argparse.Namespace, bar: Bar) -> None:
 
 def _prove(options: argparse.Namespace, bar: Bar) -> int:
     scenario = read_scenario(options)
+    quota: Literal["own", "unbounded"] = "unbounded" if options.unbounded else "own"
+    warn(scenario)
+    if options.smallest is not None:
+        return _smallest(options, bar, scenario, quota)
+    if options.reserve_follows:
+        raise BadInput("--reserve-follows", "without --smallest", "give --smallest too")
     from reservelab.solve.prove import prove
 
-    warn(scenario)
     with bar(STARTING):
-        quota: Literal["own", "unbounded"] = "unbounded" if options.unbounded else "own"
         result = prove(scenario, quota, options.limit, bar.explore)
     print(result.to_json() if options.json else result)
     return 0 if result.safe else 1
@@ -142,6 +151,34 @@ def _rare(options: argparse.Namespace, bar: Bar) -> None:
             scenario, options.seed, options.trajectories, options.workers, progress.count
         )
     print(result.to_json() if options.json else result)
+
+
+def _bounds(text: str) -> tuple[int, int, int | None]:
+    """Read N,M or N,K-M: threads up to N, pages up to M and, if wanted, from K."""
+    found = re.fullmatch(r"([1-9][0-9]{0,8}),(?:([0-9]{1,9})-)?([0-9]{1,9})", text)
+    if found is None:
+        wrong = f"{text!r} is not threads and pages"
+        raise argparse.ArgumentTypeError(f"{wrong}; write such as 5,8 or 5,4-8")
+    fewest = None if found[2] is None else int(found[2])
+    return int(found[1]), int(found[3]), fewest
+
+
+def _smallest(
+    options: argparse.Namespace, bar: Bar, scenario: Scenario, quota: Literal["own", "unbounded"]
+) -> int:
+    from reservelab.study.smallest import smallest
+
+    with bar(STARTING, total=1, unit="configurations"):
+        follows: Literal["fixed", "follows"] = "follows" if options.reserve_follows else "fixed"
+        threads, most, fewest = options.smallest
+        found = smallest(
+            scenario, threads, most, fewest, follows, quota, options.limit, progress=bar.count
+        )
+    print(found.to_json() if options.json else found)
+    if found.safe is None:
+        undecided: int = options.undecided
+        return undecided
+    return 0 if found.safe else 1
 
 
 def _export(options: argparse.Namespace, bar: Bar) -> None:  # noqa: ARG001 - nothing takes long
