@@ -59,7 +59,7 @@ def add_verbs(verbs: Any) -> None:  # noqa: ANN401 - argparse has no public name
 
     rare = add_verb(
         verbs, "rare", "[SCENARIO.toml]", "estimate a deadlock too rare to be counted",
-        "data/scenarios/late_semaphore.toml", _rare, undecided=3,
+        "--scheme mempool --reserve 8 --mount ext2:8 --pages 20", _rare, undecided=3,
     )  # fmt: skip
     add_scenario(rare)
     add_number(rare, "--trajectories", 10, "of each stage of each replicate", 1_000)
