@@ -1,0 +1,201 @@
+"""Words and numbers as a line of plain text has them."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Iterable
+
+from reservelab.model.interval import Interval
+from reservelab.show.cells import digits
+
+WIDTH = 72
+
+
+def plain(text: object) -> str:
+    """Show what is not printable ASCII with question marks.
+
+    Parameters
+    ----------
+    text : object
+        A name that somebody gave.
+
+    Returns
+    -------
+    str
+        As long as its text.
+    """
+    return "".join(c if " " <= c <= "~" else "?" for c in str(text))
+
+
+def wrap(text: str, indent: str = "", width: int = WIDTH) -> list[str]:
+    """Break a text into lines.
+
+    Parameters
+    ----------
+    text : str
+        One paragraph.
+    indent : str
+        Before all lines but the first.
+    width : int
+        The most columns of a line.
+
+    Returns
+    -------
+    list of str
+        Its lines.
+    """
+    return textwrap.wrap(plain(text), width, subsequent_indent=indent, break_on_hyphens=False)
+
+
+def flow(items: Iterable[str]) -> list[str]:
+    """Put items side by side, three blanks apart, none broken unless wider than a line.
+
+    Parameters
+    ----------
+    items : iterable of str
+        Such as the entries of a key.
+
+    Returns
+    -------
+    list of str
+        Lines.
+    """
+    lines = [""]
+    for item in map(plain, items):
+        if lines[-1] and len(lines[-1]) + 3 + len(item) <= WIDTH:
+            lines[-1] += "   " + item
+        else:
+            lines += wrap(item, "  ")
+    return [line.rstrip() for line in lines if line]
+
+
+def key(variants: Iterable[str], letters: dict[str, str]) -> list[str]:
+    """List variants with their letters.
+
+    Parameters
+    ----------
+    variants : iterable of str
+        Which.
+    letters : dict of str to str
+        What `cells.glyphs` returns.
+
+    Returns
+    -------
+    list of str
+        Lines.
+    """
+    return flow(f"{letters[variant]} {variant}" for variant in variants)
+
+
+def joined(lines: Iterable[str]) -> str:
+    """Make one text of lines, none with trailing blanks.
+
+    Parameters
+    ----------
+    lines : iterable of str
+        Without their ends.
+
+    Returns
+    -------
+    str
+        It ends with a line end.
+    """
+    return "\n".join(line.rstrip() for line in lines) + "\n"
+
+
+def _decimal(value: float, decimals: int, power: int, towards: int = 0) -> str:
+    """Print value / 10**power to so many decimals; rounded down or up where `towards` says so."""
+    scaled = value / 10.0**power
+    step = 10.0 ** min(max(decimals, 0), 15)
+    # What is within a part in a million of a step is that step, not the next one.
+    inner = {-1: math.floor(scaled * step + 1e-6), 1: math.ceil(scaled * step - 1e-6)}
+    rounded = inner[towards] / step if towards else scaled
+    return f"{rounded:.{max(decimals, 0)}f}" + (f"e{power}" if power else "")
+
+
+def _power(value: float, decimals: int) -> int:
+    """The power of ten to print with: none where at most five decimals and six digits do."""
+    if value == 0 or not math.isfinite(value):
+        return 0
+    size = math.floor(math.log10(abs(value)))
+    return size if decimals > 5 or size > 6 else 0
+
+
+def number(value: Interval) -> str:
+    """Print a best value to the digits that its interval supports, at most three.
+
+    Parameters
+    ----------
+    value : Interval
+        Of any quantity.
+
+    Returns
+    -------
+    str
+        Such as "12.3"; "?" where nothing is known.
+    """
+    best = value.best
+    if not math.isfinite(best):
+        return "?"
+    if best == 0:
+        return "0"
+    size = math.floor(math.log10(abs(best)))
+    decimals = min(digits(value), 2 - size)
+    power = _power(best, decimals)
+    text = _decimal(best, decimals + power, power)
+    exact = value.low == value.high and "." in text and not power
+    return text.rstrip("0").rstrip(".") if exact else text
+
+
+def risk(value: Interval) -> tuple[str, str]:
+    """Print a probability and its interval to the digits that the interval supports.
+
+    Parameters
+    ----------
+    value : Interval
+        Of a deadlock probability.
+
+    Returns
+    -------
+    tuple of str
+        The best value ("none" and "all" where no episode and every episode deadlocked) and the
+        interval, rounded outwards ("< 0.0019", "> 0.9981" or "0.331..0.343").
+    """
+    low, best, high = value
+    if not all(map(math.isfinite, value)):
+        return "?", "unknown"
+    if best == 0:
+        if high <= 0:
+            return "none", "exactly"
+        decimals = 1 - math.floor(math.log10(high))
+        power = _power(high, decimals)
+        return "none", "< " + _decimal(high, decimals + power, power, +1)
+    if best == 1:
+        if low >= 1:
+            return "all", "exactly"
+        decimals = min(15, 1 - math.floor(math.log10(1 - low)))
+        return "all", "> " + _decimal(low, decimals, 0, -1)
+    decimals = min(digits(value), 5 - math.floor(math.log10(best)))
+    power = _power(best, decimals)
+    lower = _decimal(low, decimals + power, power, -1)
+    upper = _decimal(high, decimals + power, power, +1)
+    return _decimal(best, decimals + power, power), f"{lower}..{upper}"
+
+
+def per_cent(share: float) -> str:
+    """Print a share that is neither none nor all so that it looks like neither.
+
+    Parameters
+    ----------
+    share : float
+        In per cent.
+
+    Returns
+    -------
+    str
+        Such as "0", "<1", "37", ">99" or "100".
+    """
+    if 0 < share < 0.5:
+        return "<1"
+    return ">99" if 99.5 <= share < 100 else f"{share:.0f}"
