@@ -606,6 +606,10 @@ def test_plots_are_plain_narrow_and_clean(frame: pd.DataFrame, x: str, quantity:
     check_text(text.curves(frame, x, quantity))
     check_text(text.curves(frame, x, quantity, height=5))
     check_text(text.bars(frame, quantity))
+    check_text(text.heat(frame, x, "variant", quantity))
+    check_text(text.heat(frame, x, "pages" if x != "pages" else "quota", quantity))
+    for cost in ("idle_mean", "throughput"):
+        check_text(text.front(frame, cost))
 
 
 def test_a_table_has_every_cell_and_its_numbers(frame: pd.DataFrame) -> None:
@@ -676,3 +680,63 @@ def test_bars_of_a_zero_are_bounds(frame: pd.DataFrame) -> None:
         assert ("none <" in line) == zero
         assert (line[3] == "<") == zero
         assert line[2:].count(letter) == 1
+
+
+def test_a_heat_map_has_the_frame_s_numbers(frame: pd.DataFrame) -> None:
+    """Each place, read back, is its cell's per cent, or a bound above its interval."""
+    part = frame[frame["reserve"].isin([-1, 3]) & (frame["mix"] == "plain")]
+    lines = text.heat(part).splitlines()
+    heads = next(k for k, line in enumerate(lines) if line.split() == ["2", "4", "8"])
+    letters = cells.glyphs(part["variant"])
+    kinds = set()
+    for variant in part["variant"].unique():
+        line = next(x for x in lines[heads:] if x.startswith(f"{letters[variant]} |"))
+        width = len(line[3:-1]) // 3
+        for k, threads in enumerate((2, 4, 8)):
+            printed = line[3 + k * (width + 1) :][:width]
+            here = part[(part["variant"] == variant) & (part["threads"] == threads)]
+            if here.empty:
+                assert not printed.strip()
+                continue
+            best, high = here.iloc[0][["deadlock_probability_best", "deadlock_probability_high"]]
+            shade, number = printed[0], printed.strip(" :+#@")
+            if best == 0:
+                assert shade == " "
+                assert 100 * high <= float(number.removeprefix("<")) <= 110 * high + 1
+            elif best >= 0.995:
+                assert number == ("all" if best == 1 else ">99")
+            else:
+                assert float(number) == pytest.approx(100 * best, rel=0.5, abs=0.51)
+            assert shade == " :+#@"[sum(best >= level for level in (0.01, 0.1, 0.5, 0.9))]
+            kinds.add(shade)
+    assert len(kinds) >= 4
+
+
+def test_a_front_lists_what_nothing_beats(frame: pd.DataFrame) -> None:
+    """The list is found again by comparing all pairs; dots are the rest."""
+    part = frame[(frame["threads"] == 4) & (frame["mix"] == "plain")]
+    lines = text.front(part).splitlines()
+    three = part[["deadlock_probability_best", "idle_mean_best", "throughput_best"]].to_numpy()
+    three = three * [1.0, 1.0, -1.0]
+    variant, wanted = "", set()
+    for (_, row), own in zip(part.iterrows(), three, strict=True):
+        beaten = any((other <= own).all() and (other < own).any() for other in three)
+        if not beaten and not np.isnan(own).any():
+            reserve = "none" if row["reserve"] < 0 else str(row["reserve"])
+            wanted.add((str(row["variant"]), reserve))
+    rule = next(k for k, line in enumerate(lines) if line.startswith("-----"))
+    variant_of = {letter: variant for variant, letter in cells.glyphs(part["variant"]).items()}
+    listed = set()
+    for line in lines[rule + 1 : lines.index("", rule)]:
+        variant = variant_of[line[0]] if line[1] == " " and line[0] != " " else variant
+        if found := re.search(r"  (none|\d+) +(?:none|all|[\d.]+) ", line):
+            listed.add((variant, found[1]))
+    assert listed == wanted
+    assert 1 < len(wanted) < len(part)
+    plot = "".join(line[8:-1] for line in lines if re.match("[ 1e\\d-]{6} [|+].*[|+]$", line))
+    letters = cells.glyphs(part["variant"])
+    shown = {sign for sign in plot if sign in letters.values()}
+    on_front = {letters[variant] for variant, _ in wanted}
+    assert shown <= on_front
+    assert on_front - shown == set() or "*" in plot
+    assert "." in plot

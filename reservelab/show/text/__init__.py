@@ -17,7 +17,7 @@ from __future__ import annotations
 import pandas as pd
 
 from reservelab.show.cells import provenance
-from reservelab.show.text.plots import bars, curves
+from reservelab.show.text.plots import bars, curves, front, heat
 from reservelab.show.text.tables import COLUMNS, dead, table
 from reservelab.show.text.words import WIDTH, joined, number, per_cent, risk, wrap
 
@@ -27,6 +27,8 @@ __all__ = [
     "bars",
     "curves",
     "dead",
+    "front",
+    "heat",
     "number",
     "per_cent",
     "report",

@@ -6,7 +6,9 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from reservelab.model.errors import BadInput
 from reservelab.model.interval import Interval
@@ -15,17 +17,19 @@ from reservelab.show.cells import (
     QUANTITIES,
     check,
     ends,
+    frontier,
     glyphs,
     hold,
     interval,
     mixes,
     ordered,
 )
-from reservelab.show.text.tables import caption, in_order, title
-from reservelab.show.text.words import WIDTH, joined, key, number, risk, wrap
+from reservelab.show.text.tables import Column, aligned, caption, in_order, title
+from reservelab.show.text.words import WIDTH, joined, key, number, plain, risk, wrap
 
 _RISK = "deadlock_probability"
 _BLOCK = 6  # variants in a plot, where all of them do not fit into one
+_SHADES = " :+#@"
 
 
 @dataclass(frozen=True)
@@ -100,8 +104,7 @@ def curves(frame: pd.DataFrame, x: str = "threads", quantity: str = _RISK, heigh
     """
     _check_choice("x", x, AXES)
     _check_choice("quantity", quantity, QUANTITIES)
-    if height < 5:
-        raise BadInput("height", f"{height} is too low", "give at least 5 lines")
+    _check_height(height)
     check(frame, ends(quantity))
     cells = hold(frame, (x,))
     letters = glyphs(frame["variant"])
@@ -172,12 +175,8 @@ def _plot(
             for level in range(scale.place(low), scale.place(high) + 1):
                 canvas[level][column] = "|"
         canvas[top][column] = letters[row["variant"]]
-    ticks = scale.ticks()
     yield ""
-    yield " " * 7 + "+" + "-" * inner + "+"
-    for level in reversed(range(height)):
-        mark = "+" if level in ticks else "|"
-        yield f"{ticks.get(level, ''):>6} {mark}{''.join(canvas[level])}{mark}"
+    yield from _framed(canvas, scale)
     middles = [slot * k + slot // 2 for k in range(len(values))]
     rule = "".join("+" if k in middles else "-" for k in range(inner))
     yield " " * 7 + f"+{rule}+"
@@ -257,3 +256,208 @@ def _bar(value: Interval, letter: str, scale: _Scale, is_risk: bool) -> str:
         line[first] = "<"
     line[scale.place(high if unseen else best)] = letter
     return "".join(line)
+
+
+def front(frame: pd.DataFrame, x: str = "idle_mean", height: int = 17) -> str:
+    """Plot risk against what safety costs, and list the cells that no other beats.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        What `sweep` returns. Threads and what else varies are held, the reserve is not.
+    x : str
+        "idle_mean", "idle_peak" or "throughput"; beaten is counted by idle_mean and throughput
+        whichever is drawn, as in `figures.front`.
+    height : int
+        Lines of a plot.
+
+    Returns
+    -------
+    str
+        Lines of at most 72 ASCII characters. Cells that another one of the mix beats are dots;
+        letters that fall on one place are a star, and the list below tells them apart.
+
+    Raises
+    ------
+    BadInput
+        If x is unknown, the height below 5, or the frame cannot be shown.
+    """
+    _check_choice("x", x, ("idle_mean", "idle_peak", "throughput"))
+    _check_height(height)
+    check(frame, [*ends(_RISK), *ends("idle_mean"), *ends("throughput"), *ends(x)])
+    cells = hold(frame, ("reserve",))
+    letters = glyphs(frame["variant"])
+    lines = wrap(title(f"Deadlock probability per episode, against {QUANTITIES[x]}", cells))
+    lines += wrap(
+        "Letter: no cell of the mix is as good in risk, mean idle pages and throughput and better"
+        " in one (best values). Dot: one is. Star: several letters." + _bound_note(_RISK, "v: ")
+    )
+    for mix in mixes(cells.frame):
+        here = cells.frame[cells.frame["mix"] == mix]
+        three = here[[f"{name}_best" for name in (_RISK, "idle_mean", "throughput")]]
+        best = frontier((three * [1.0, 1.0, -1.0]).to_numpy(dtype=float))
+        lines += ["", *wrap(caption(mix, cells)), ""]
+        lines += _scatter(here, best, x, height, letters)
+        lines += ["", *_front_table(here[best], letters)]
+    return joined([*lines, "", *key(letters, letters)])
+
+
+def _check_height(height: int) -> None:
+    if height < 5:
+        raise BadInput("height", f"{height} is too low", "give at least 5 lines")
+
+
+def _scatter(
+    here: pd.DataFrame, best: NDArray[np.bool_], x: str, height: int, letters: dict[str, str]
+) -> Iterator[str]:
+    """Cells at their risk and their cost, in a frame with ticks."""
+    inner = WIDTH - 9
+    across = _Scale.of(_intervals(here, x), inner, log=False)
+    up = _Scale.of(_intervals(here, _RISK), height, log=True)
+    canvas = [[" "] * inner for _ in range(height)]
+    for on_front in (False, True):  # a letter covers a dot
+        for _, row in here[best == on_front].iterrows():
+            _, value, high = interval(row, _RISK)
+            where = interval(row, x).best
+            if math.isnan(value) or math.isnan(where):
+                continue
+            level, column = up.place(value or high), across.place(where)
+            if value == 0 and canvas[max(level - 1, 0)][column] == " ":
+                canvas[max(level - 1, 0)][column] = "v"
+            sign = letters[row["variant"]] if on_front else "."
+            if on_front and canvas[level][column] not in (" ", ".", "v", sign):
+                sign = "*"
+            canvas[level][column] = sign
+    yield from _framed(canvas, up)
+    ticks = across.ticks()
+    yield " " * 7 + "+" + "".join("+" if k in ticks else "-" for k in range(inner)) + "+"
+    yield _labels(ticks, 8)
+    yield " " * 8 + QUANTITIES[x].center(inner)
+
+
+def _framed(canvas: Sequence[Sequence[str]], up: _Scale) -> Iterator[str]:
+    """A canvas between its sides, with a rule above and labels to its left."""
+    ticks = up.ticks()
+    yield " " * 7 + "+" + "-" * len(canvas[0]) + "+"
+    for level in reversed(range(up.steps)):
+        mark = "+" if level in ticks else "|"
+        yield f"{ticks.get(level, ''):>6} {mark}{''.join(canvas[level])}{mark}"
+
+
+def _front_table(best: pd.DataFrame, letters: dict[str, str]) -> Iterator[str]:
+    """The cells of a front, the least risky first."""
+    best = best.sort_values([f"{_RISK}_best", "idle_mean_best"], kind="stable")
+    rows = [row for _, row in best.iterrows()]
+    names = [f"{letters[row['variant']]} {plain(row['variant'])}" for row in rows]
+    sizes = ["none" if row["reserve"] < 0 else str(row["reserve"]) for row in rows]
+    risks = [" ".join(risk(interval(row, _RISK))) for row in rows]
+    columns = [Column(("re-", "serve"), tuple(sizes)), Column(("", "risk"), tuple(risks))]
+    for name, head in (("idle_mean", ("idle", "mean")), ("throughput", ("", "thrput"))):
+        columns.append(Column(head, tuple(number(interval(row, name)) for row in rows)))
+    yield from aligned(names, columns)
+    yield "Thrput: writepages per mean step, until the deadlock where there is one."
+
+
+def heat(frame: pd.DataFrame, x: str = "threads", y: str = "variant", quantity: str = _RISK) -> str:
+    """Draw a heat map: shades with the numbers written into them.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        What `sweep` returns; settings other than x and y are held (`cells.hold`).
+    x : str
+        "threads", "reserve", "pages" or "quota": the columns.
+    y : str
+        The rows: "variant", one map for each mix; or another setting, one for each mix and variant.
+    quantity : str
+        What to show. Probabilities are in per cent, an upper bound where no deadlock was seen.
+
+    Returns
+    -------
+    str
+        Lines of at most 72 ASCII characters; columns that do not fit stand below.
+
+    Raises
+    ------
+    BadInput
+        If x, y or the quantity is unknown, x is y, or the frame cannot be shown.
+    """
+    _check_choice("x", x, AXES)
+    _check_choice("y", y, [name for name in ("variant", *AXES) if name != x])
+    _check_choice("quantity", quantity, QUANTITIES)
+    check(frame, ends(quantity))
+    cells = hold(frame, (x,) if y == "variant" else (x, y))
+    letters = glyphs(frame["variant"])
+    what = QUANTITIES[quantity]
+    per_cent = ", in per cent" if quantity == _RISK else ""
+    rows = "schemes" if y == "variant" else AXES[y]
+    lines = wrap(title(f"{what[0].upper()}{what[1:]}{per_cent}: {rows} by {AXES[x]}", cells))
+    lines += wrap(
+        "Shades: "
+        + (
+            ": from 1 %, + from 10 %, # from 50 %, @ from 90 %. <: no deadlock seen, upper end of"
+            " the 95 % interval."
+            if quantity == _RISK
+            else ": + # @ from each fifth of the map's largest."
+        )
+    )
+    for mix in mixes(cells.frame):
+        here = cells.frame[cells.frame["mix"] == mix]
+        lines += ["", *wrap(caption(mix, cells))]
+        if y == "variant":
+            lines += _map(here, x, y, quantity, letters)
+            continue
+        for variant in ordered(here["variant"]):
+            lines += ["", *wrap(f"{letters[variant]} {variant}")]
+            lines += _map(here[here["variant"] == variant], x, y, quantity, letters)
+    return joined([*lines, "", *key(letters, letters)])
+
+
+def _map(
+    here: pd.DataFrame, x: str, y: str, quantity: str, letters: dict[str, str]
+) -> Iterator[str]:
+    """One map; what does not fit beside it stands below it."""
+    columns = sorted(set(here[x]), key=lambda v: (v < 0, v))
+    rows = ordered(here[y]) if y == "variant" else sorted(set(here[y]), key=lambda v: (v < 0, v))
+    most = max((v.best for v in _intervals(here, quantity) if math.isfinite(v.best)), default=0.0)
+    found = {
+        (row[x], row[y]): _shaded(interval(row, quantity), quantity, most)
+        for _, row in here.iterrows()
+    }
+    heads = ["none" if v < 0 else str(v) for v in columns]
+    names = [letters[v] if y == "variant" else "none" if v < 0 else str(v) for v in rows]
+    side = max(map(len, names))
+    width = max(map(len, (*heads, *(text for _, text in found.values())))) + 2
+    each = (WIDTH - side - 3) // width
+    for k in range(0, len(columns), each):
+        yield ""
+        yield " " * (side + 2) + "".join(head.center(width) for head in heads[k : k + each])
+        for name, row in zip(names, rows, strict=True):
+            line = ""
+            for column in columns[k : k + each]:
+                shade, text = found.get((column, row), (" ", ""))
+                line += text.center(width - 1, shade) + " "
+            yield f"{name:>{side}} |{line[:-1]}|"
+
+
+def _shaded(value: Interval, quantity: str, most: float) -> tuple[str, str]:
+    """The shade and the number of one place of a map."""
+    if math.isnan(value.best):
+        return "?", "?"
+    if quantity != _RISK:
+        fifth = 0 if most <= 0 else min(4, max(0, math.floor(5 * value.best / most)))
+        return _SHADES[fifth], number(value)
+    best = value.best
+    if best == 0:
+        return " ", "<" + _decimal_up(100 * value.high) if value.high < 1 else "?"
+    shade = _SHADES[sum(best >= least for least in (0.01, 0.1, 0.5, 0.9))]
+    if best >= 0.995:
+        return shade, "all" if best == 1 else ">99"
+    return shade, f"{100 * best:.0f}" if best >= 0.095 else f"{100 * best:.1g}"
+
+
+def _decimal_up(share: float) -> str:
+    """A bound in per cent, rounded up to one digit."""
+    size = 10.0 ** math.floor(math.log10(share)) if share > 0 else 1.0
+    up = math.ceil(share / size - 1e-9) * size
+    return f"{up:.1g}" if up < 10 else f"{up:.0f}"
