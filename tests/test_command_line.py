@@ -595,7 +595,17 @@ def test_sweep_fit_and_figures(command: Command) -> None:
     files = {str(path) for path in Path("drawn").iterdir()}
     assert files == {line for line in drawn.out.splitlines() if line.startswith("drawn/")}
     assert any(name.endswith(".svg") for name in files)
-    assert Path("drawn/table.txt").read_text() in drawn.out
+    printed = drawn.out.partition("\n\ndrawn/")[0]
+    assert Path("drawn/table.txt").read_text().startswith(printed)
+    assert f"grid: small, SHA-256\n  {grid.digest}\n" in Path("drawn/table.txt").read_text()
+
+    for medium, suffixes in (("paper", {".pdf", ".txt"}), ("list", {".txt"})):
+        drawn = command("figures", "store", "--for", medium, "--output", medium)
+        assert (drawn.code, drawn.err) == (0, "")
+        assert {path.suffix for path in Path(medium).iterdir()} == suffixes
+    for path in Path("list").iterdir():
+        told = " ".join(path.read_text().split())
+        assert "command: reservelab figures store --for list --output list" in told
 
 
 def test_figures_without_fits_and_with_old_ones(
@@ -705,6 +715,7 @@ def test_figures_need_an_extra(
     outcome = command("figures", "store")
     refused(outcome, "figures")
     assert "reservelab[figures]" in outcome.err
+    assert command("figures", "store", "--for", "list").code == 0
 
 
 def test_a_cluster_needs_an_extra(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 import itertools
 import math
 import re
+import struct
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -346,29 +347,65 @@ def test_a_mix_in_which_everything_dies_at_once_is_drawn(frame: pd.DataFrame) ->
 # --- Files ---------------------------------------------------------------------------------------
 
 
+def carried(path: Path) -> str:
+    """What a file says of its origin, read back as a program that looks for it would."""
+    if path.suffix == ".svg":
+        kind = "{http://purl.org/dc/elements/1.1/}description"
+        return " ".join(str(e.text) for e in ElementTree.parse(path).iter(kind))
+    data = path.read_bytes()
+    if path.suffix == ".png":  # chunks of a length, a name, so many bytes and a checksum
+        place, texts = 8, {}
+        while place < len(data):
+            (size,) = struct.unpack(">I", data[place : place + 4])
+            if data[place + 4 : place + 8] in (b"tEXt", b"iTXt"):
+                name, _, value = data[place + 8 : place + 8 + size].partition(b"\0")
+                texts[name] = value.decode("latin-1")
+            place += 12 + size
+        return texts[b"Description"]
+    if path.suffix == ".pdf":
+        subject = re.search(rb"/Subject \((.*?)(?<!\\)\)", data, re.S)
+        assert subject is not None
+        return subject[1].replace(b"\\", b"").decode("latin-1")
+    return " ".join(path.read_text(encoding="ascii").split())
+
+
 def test_files_carry_their_provenance(frame: pd.DataFrame, tmp_path: Path) -> None:
     fits = fit(frame[frame["variant"].isin(["perthread", "watermark"])])
-    command = "reservelab figures results/demo"
-    paths = figures.draw_all(frame, fits, tmp_path, ("svg", "png", "pdf"), command=command)
+    told = {"command": "reservelab figures results/demo", "grid": "demo, SHA-256 0123abcd"}
+    paths = figures.draw_all(frame, fits, tmp_path, ("svg", "png", "pdf"), **told)
     assert [p.name for p in paths] == [
         f"{name}.{suffix}"
         for name in [*(f.__name__ for f in FIGURES), "scaling"]
         for suffix in ("svg", "png", "pdf")
     ]
-    about = cells.provenance(frame, command)
+    about = cells.provenance(frame, told["command"], told["grid"])
+    assert about["grid"] == told["grid"]
     assert about["scenarios"].startswith(f"{len(frame)}, SHA-256")
     assert about["seeds"] == "5"
     assert about["rules"] == str(rl.RULES_VERSION)
     assert about["package"] == f"reservelab {rl.__version__}"
-    for path in paths:
-        if path.suffix == ".svg":
-            kind = "{http://purl.org/dc/elements/1.1/}description"
-            described = [str(e.text) for e in ElementTree.parse(path).iter(kind)]
-            written = " ".join(described).encode()
-        else:
-            written = path.read_bytes()
+    texts = text.write_all(frame, tmp_path / "list", about)
+    assert len(texts) == 7
+    for path in [*paths, *texts]:
+        written = carried(path)
         for key, value in about.items():
-            assert f"{key}: {value}".encode() in written, (path.name, key)
+            assert f"{key}: {value}" in written, (path.name, key)
+    for path in texts:
+        check_text(path.read_text())
+
+
+def test_a_paper_gets_fonts_that_publishers_take(frame: pd.DataFrame, tmp_path: Path) -> None:
+    """Embedded TrueType, no Type 3; sizes in print are those of the figure, 7 inches wide."""
+    figure = figures.risk_against_threads(frame[frame["mix"] == "plain"])
+    figures.save(figure, tmp_path / "figure", cells.provenance(frame, "x"), ("pdf",))
+    data = (tmp_path / "figure.pdf").read_bytes()
+    assert b"/FontFile2" in data
+    assert b"/Type3" not in data
+    box = re.search(rb"/MediaBox \[ 0 0 ([\d.]+) [\d.]+ \]", data)
+    assert box is not None
+    assert float(box[1]) == pytest.approx(72 * 7.0)
+    sizes = {word.get_fontsize() for word in figure.findobj(Text) if word.get_text()}
+    assert min(sizes) >= 6.5
 
 
 def test_the_same_frame_gives_the_same_bytes(frame: pd.DataFrame, tmp_path: Path) -> None:
@@ -500,7 +537,8 @@ def test_risks_are_printed_to_the_digits_they_have(
     [
         ((12.31, 12.34567, 12.38), "12.3"), ((1234.0, 1300.0, 1400.0), "1300"),
         ((55.0, 55.0, 55.0), "55"), ((0.0, 0.0, 0.0), "0"), ((-math.inf, 3.0, math.inf), "3.00"),
-        ((0.0, math.nan, math.inf), "?"), ((1.4e-7, 1.5e-7, 1.6e-7), "1.50e-7"),
+        ((9.98, 9.997, 10.01), "10.0"), ((0.0, math.nan, math.inf), "?"),
+        ((1.4e-7, 1.5e-7, 1.6e-7), "1.50e-7"),
     ],
 )  # fmt: skip
 def test_numbers_are_printed_to_the_digits_they_have(

@@ -339,7 +339,7 @@ def dead_counts(frame: pd.DataFrame) -> pd.DataFrame:
     return counts.loc[here].reset_index()
 
 
-def provenance(frame: pd.DataFrame, command: str) -> dict[str, str]:
+def provenance(frame: pd.DataFrame, command: str, grid: str = "") -> dict[str, str]:
     """State where the numbers of a figure come from.
 
     Parameters
@@ -348,16 +348,18 @@ def provenance(frame: pd.DataFrame, command: str) -> dict[str, str]:
         The cells behind the figure.
     command : str
         What a person types to make it again.
+    grid : str
+        Name and digest of the grid they are of, if they are of one.
 
     Returns
     -------
     dict of str to str
-        Scenarios (how many, and the SHA-256 of their sorted digests, one a line), seeds, rules,
-        episodes, package, command.
+        Grid, scenarios (how many, and the SHA-256 of their sorted digests, one a line), seeds,
+        rules, episodes, package, command.
     """
     digests = sorted(set(frame["digest"].astype(str)))
     listed = hashlib.sha256("".join(f"{digest}\n" for digest in digests).encode()).hexdigest()
-    return {
+    return ({"grid": grid} if grid else {}) | {
         "scenarios": f"{len(digests)}, SHA-256 of their digests {listed}",
         "seeds": _listed(frame["seed"]),
         "rules": _listed(frame["rules"]) if "rules" in frame.columns else "unknown",

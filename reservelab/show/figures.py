@@ -62,10 +62,11 @@ from reservelab.show.cells import (
 from reservelab.show.text import per_cent
 from reservelab.study.fits import Fits
 
-WIDTH = 7.2  # inches: an A4 page less its margins
-DPI = 178  # of a PNG, so that it is 1280 px wide
+WIDTH = 7.0  # inches: both columns of a paper, and an A4 page less its margins
+DPI = 183  # of a PNG, so that it is 1281 px wide
 ROWS_OF = 6  # variants in a panel
 FORMATS = ("svg", "png", "pdf")
+MEDIA = {"paper": ("pdf",), "web": ("svg", "png")}
 COLUMNS_OF = 3  # mixes in a figure that `draw_all` makes
 # One for each named variant, the same in every figure; those of one family differ most.
 _MARKERS: tuple[Any, ...] = (
@@ -98,6 +99,7 @@ def _style() -> AbstractContextManager[None]:
             "axes.titlesize": 8.0,
             "legend.title_fontsize": 8.0,
             "svg.hashsalt": "reservelab",  # the same figure is the same file
+            "pdf.fonttype": 42,  # TrueType, embedded: publishers refuse Type 3
         }
     )
 
@@ -775,6 +777,7 @@ def draw_all(
     formats: Sequence[str] = ("svg", "png"),
     *,
     command: str = "reservelab.show.figures.draw_all(frame, fits, directory)",
+    grid: str = "",
 ) -> list[Path]:
     """Draw every figure into a directory.
 
@@ -788,8 +791,9 @@ def draw_all(
         Where to; it is made if it is not there, and files of the same names are replaced.
     formats : sequence of str
         Of "svg", "png" and "pdf".
-    command : str
-        What a person types to make the files again, for their metadata.
+    command, grid : str
+        What a person types to make the files again, and the grid's name and digest, for their
+        metadata.
 
     Returns
     -------
@@ -815,8 +819,8 @@ def draw_all(
         for number, sheet in enumerate(sheets, start=1):
             part = frame[frame["mix"].isin(sheet)]
             name = draw.__name__ + (f"_{number}" if len(sheets) > 1 else "")
-            written += save(draw(part), directory / name, provenance(part, command), formats)
+            written += save(draw(part), directory / name, provenance(part, command, grid), formats)
     if fits is not None and not fits.frame().empty:
-        about = provenance(frame, command)
+        about = provenance(frame, command, grid)
         written += save(scaling(fits.frame()), directory / "scaling", about, formats)
     return written

@@ -14,6 +14,8 @@ A over v  no deadlock was seen; A stands at the upper end of the interval (bars:
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pandas as pd
 
 from reservelab.show.cells import provenance
@@ -33,7 +35,9 @@ __all__ = [
     "per_cent",
     "report",
     "risk",
+    "source",
     "table",
+    "write_all",
 ]
 
 
@@ -53,9 +57,56 @@ def report(frame: pd.DataFrame, command: str) -> str:
         Lines of at most 72 ASCII characters.
     """
     parts = [table(frame), dead(frame), curves(frame, "threads"), curves(frame, "reserve")]
-    about = [
-        line
-        for key, value in provenance(frame, command).items()
-        for line in wrap(f"{key}: {value}", "  ")
-    ]
-    return "\n\n".join([*parts, joined(about)])
+    return "\n\n".join([*parts, source(provenance(frame, command))])
+
+
+def source(about: dict[str, str]) -> str:
+    """Say where the numbers of a text come from.
+
+    Parameters
+    ----------
+    about : dict of str to str
+        What `cells.provenance` returns.
+
+    Returns
+    -------
+    str
+        A paragraph for each key.
+    """
+    lines = [line for name, value in about.items() for line in wrap(f"{name}: {value}", "  ")]
+    return joined(lines)
+
+
+def write_all(frame: pd.DataFrame, directory: str | Path, about: dict[str, str]) -> list[Path]:
+    """Write every table and figure into a directory, each with its provenance below it.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        What `sweep` returns.
+    directory : str or Path
+        Where to; it is made if it is not there, and files of the same names are replaced.
+    about : dict of str to str
+        What `cells.provenance` returns.
+
+    Returns
+    -------
+    list of Path
+        The files, in the order they were written.
+    """
+    texts = {
+        "table": table(frame),
+        "dead": dead(frame),
+        "risk_against_threads": curves(frame, "threads"),
+        "risk_against_reserve": curves(frame, "reserve"),
+        "risk_map": heat(frame),
+        "idle_map": heat(frame, quantity="idle_mean"),
+        "front": front(frame),
+    }
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    written = []
+    for name, text in texts.items():
+        written.append(directory / f"{name}.txt")
+        written[-1].write_text(f"{text}\n{source(about)}", encoding="ascii")
+    return written

@@ -140,7 +140,7 @@ def number(value: Interval) -> str:
         return "?"
     if best == 0:
         return "0"
-    size = math.floor(math.log10(abs(best)))
+    size = math.floor(math.log10(abs(float(f"{best:.2e}"))))  # of 9.999 that of 10.0
     decimals = min(digits(value), 2 - size)
     power = _power(best, decimals)
     text = _decimal(best, decimals + power, power)
