@@ -19,6 +19,7 @@ from pathlib import Path
 import pandas as pd
 
 from reservelab.show.cells import provenance
+from reservelab.show.text.lanes import swim_lanes
 from reservelab.show.text.plots import bars, curves, front, heat
 from reservelab.show.text.tables import COLUMNS, dead, table
 from reservelab.show.text.words import WIDTH, joined, number, per_cent, risk, wrap
@@ -36,6 +37,7 @@ __all__ = [
     "report",
     "risk",
     "source",
+    "swim_lanes",
     "table",
     "write_all",
 ]
