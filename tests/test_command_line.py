@@ -33,7 +33,7 @@ from reservelab.model.catalogue import machines
 PROGRAM = [sys.executable, "-m", "reservelab"]
 VERBS = (
     "simulate", "trace", "exact", "prove", "rare", "export", "sweep", "fit", "claims", "search",
-    "figures",
+    "figures", "mail",
 )  # fmt: skip
 
 SCENARIO: dict[str, Any] = {

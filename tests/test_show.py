@@ -404,7 +404,7 @@ def test_a_paper_gets_fonts_that_publishers_take(frame: pd.DataFrame, tmp_path: 
     box = re.search(rb"/MediaBox \[ 0 0 ([\d.]+) [\d.]+ \]", data)
     assert box is not None
     assert float(box[1]) == pytest.approx(72 * 7.0)
-    sizes = {word.get_fontsize() for word in figure.findobj(Text) if word.get_text()}
+    sizes = {float(word.get_fontsize()) for word in figure.findobj(Text) if word.get_text()}
     assert min(sizes) >= 6.5
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 
@@ -79,13 +80,13 @@ def _lock_letters(intervals: pd.DataFrame) -> dict[str, str]:
     return letters
 
 
-def _label(row: dict[str, object], letters: dict[str, str]) -> str:
+def _label(row: Mapping[Any, Any], letters: dict[str, str]) -> str:
     """What a thread has: written where an interval begins."""
-    aside = int(str(row["own"])) + int(str(row["claim"]))
+    aside = row["own"] + row["claim"]
     label = str(row["held"]) if row["held"] or row["inside"] else ""
     label += f"+{aside}" if aside else ""
     label += "S" if row["semaphore"] else ""
-    return label + "".join(letters[name] for name in str(row["locks"]).split(", ") if name)
+    return label + "".join(letters[name] for name in row["locks"].split(", ") if name)
 
 
 def _numbers(shown: Lanes) -> dict[str, list[int]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -418,7 +419,9 @@ def _map(
 ) -> Iterator[str]:
     """One map; what does not fit beside it stands below it."""
     columns = sorted(set(here[x]), key=lambda v: (v < 0, v))
-    rows = ordered(here[y]) if y == "variant" else sorted(set(here[y]), key=lambda v: (v < 0, v))
+    rows: list[Any] = ordered(here["variant"])
+    if y != "variant":
+        rows = sorted(set(here[y]), key=lambda v: (v < 0, v))
     most = max((v.best for v in _intervals(here, quantity) if math.isfinite(v.best)), default=0.0)
     found = {
         (row[x], row[y]): _shaded(interval(row, quantity), quantity, most)
