@@ -241,6 +241,74 @@ def test_core_install_suffices_below_show() -> None:
             assert undeclared(path, CORE, whole_file=False) == set(), path
 
 
+# Runs command lines where no package but those of the core install can be imported.
+CORE_ONLY = """
+import importlib.abc, sys
+
+class Missing(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {strangers}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+
+sys.meta_path.insert(0, Missing())
+from reservelab.__main__ import main
+"""
+
+
+def test_a_core_install_suffices(tmp_path: Path) -> None:
+    """Without jupyter, seaborn and dask: only drawing pictures, and a cluster, need an extra."""
+    pypi_to_module = {package: module for module, package in MODULE_TO_PACKAGE.items()}
+    strangers = {pypi_to_module.get(name, name).replace("-", "_") for name in set(ALL) - set(CORE)}
+    strangers |= {"IPython", "jupyter_core", "notebook"}
+    (tmp_path / "grid.toml").write_text(
+        'name = "grid"\n[axes]\nscheme = ["global", "perthread"]\nthreads = [2, 3]\n'
+        "[base]\nmachine = {pages = 8}\nquota = 2\n"
+        '[[base.mounts]]\nname = "toy"\nprogram = ["alloc 2", "submit"]\nflushers = 2\n'
+        '[base.scheme]\nvariant = "global"\n'
+    )
+    scenario = "--scheme global --mount ext3:3 --pages 12"
+    asked = {
+        "simulate": f"simulate {scenario} --episodes 100",
+        "trace": f"trace {scenario}",
+        "exact": f"exact {scenario}",
+        "prove": f"prove {scenario}",
+        "rare": f"rare {scenario}",
+        "export": f"export --prism {scenario}",
+        "sweep": "sweep grid.toml --store store --episodes 100",
+        "fit": "fit store",
+        "claims": "claims refill",
+        "figures": "figures store --for list",
+        "mail": "mail store",
+    }
+    asked = {verb: words for verb, words in asked.items() if verb in verbs(command_line())}
+    assert {"sweep", "prove", "exact", "claims", "mail"} <= set(asked)
+    lines = [*asked.values(), "mail refill", "claims --repairs"]
+    code = CORE_ONLY.format(strangers=sorted(strangers))
+    code += "".join(f"print('exit', main({shlex.split(line)!r}), flush=True)\n" for line in lines)
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    codes = re.findall(r"^exit (\d+)$", done.stdout, re.M)
+    # prove says with 1 that a scenario is unsafe.
+    wanted = ["1" if line.startswith("prove") else "0" for line in lines]
+    assert codes == wanted, done.stdout[-2000:] + done.stderr
+
+
+def test_a_missing_package_would_be_noticed(tmp_path: Path) -> None:
+    code = CORE_ONLY.format(strangers=["pandas"]) + "main(['claims', 'refill'])"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert "No module named 'pandas'" in done.stderr
+
+
 def test_versions_and_licenses_agree() -> None:
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
     assert citation["version"] == PROJECT["version"]
