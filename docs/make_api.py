@@ -14,7 +14,7 @@ import reservelab
 PAGE = Path(__file__).with_name("api.md")
 HEAD = """# API reference
 
-Made from the docstrings by `python docs/make_api.py`; a test compares. `import reservelab as rl`
+Made from the docstrings by `python3 docs/make_api.py`; a test compares. `import reservelab as rl`
 gives these names and no others. [model.md](model.md) says what the words mean.
 """
 

@@ -1,6 +1,9 @@
 """docs/model.md says what the code has: its sections, names, lists and numbers, and its links."""
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import get_args
 
@@ -190,3 +193,39 @@ def test_a_wrong_word_is_noticed() -> None:
     assert tuple(row[0] for row in rows) != rl.variants()
     with pytest.raises(AssertionError):
         table(text, "nothing of the kind")
+
+
+# --- Pages that are made, and pages that must know all of another ---------------------------------
+
+
+def test_the_api_page_is_made_of_the_docstrings() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", "import make_api; print(make_api.page(), end='')"],
+        cwd=ROOT / "docs", env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert (ROOT / "docs" / "api.md").read_text() == done.stdout, "run: python docs/make_api.py"
+
+
+def test_every_variant_has_a_place_among_the_schemes() -> None:
+    page = (ROOT / "docs" / "schemes.md").read_text()
+    assert [name for name in re.findall(r"^## (S\d+)\. ", page, re.M)] == [
+        f"S{k}" for k in range(1, 11)
+    ]
+    families = {variant.split()[0] for variant in rl.variants()}
+    rows = " ".join(row[2] for row in table(page, ""))
+    assert {name for name in families if name not in rows} == set()
+    for words in {word for variant in rl.variants() for word in variant.split()[1:]}:
+        assert words in page, words
+
+
+# Decimal numbers of the README that are nobody's result: versions, a licence, numbers of the example.
+NO_RESULTS = {"2.0", "3.11", "6.18", "0.9", "0.1", "0.5"}
+
+
+def test_every_decimal_number_of_the_readme_has_a_command() -> None:
+    """Numbers without a point are too many to tell from years and names."""
+    found = set(re.findall(r"(?<![\w.])\d+\.\d+(?![\w.]*\d)", (ROOT / "README.md").read_text()))
+    page = (ROOT / "docs" / "reproduce.md").read_text()
+    assert "0.336770314088" in found
+    assert {number for number in found - NO_RESULTS if number not in page} == set()

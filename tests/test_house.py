@@ -777,14 +777,25 @@ def readme() -> str:
     return README.read_text() if README.is_file() else ""
 
 
-def test_readme_has_a_block_that_is_run() -> None:
-    assert any(block.run and block.commands for block in blocks(readme()))
+# Pages whose commands are held to the same: they parse, and those in marked blocks are run.
+SHOWN = {
+    f"{name}-line{block.line}": block
+    for name in ("README.md", "docs/reproduce.md", "docs/schemes.md")
+    if (ROOT / name).is_file()
+    for block in blocks((ROOT / name).read_text())
+}
+
+
+@pytest.mark.parametrize("page", sorted({name.partition("-")[0] for name in SHOWN}))
+def test_a_page_has_a_block_that_is_run(page: str) -> None:
+    shown = [block for name, block in SHOWN.items() if name.startswith(page)]
+    assert any(block.run and block.commands for block in shown)
 
 
 @pytest.mark.parametrize(
-    "command", [command for block in blocks(readme()) for command in block.commands]
+    "command", [command for block in SHOWN.values() for command in block.commands]
 )
-def test_readme_commands_exist(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shown_commands_exist(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     assert command_faults(command) == []
 
@@ -829,11 +840,9 @@ def check_run(block: Block, directory: Path) -> None:
         )
 
 
-@pytest.mark.parametrize(
-    "block", [block for block in blocks(readme()) if block.run], ids=lambda b: f"line{b.line}"
-)
-def test_readme_blocks_marked_as_run_do(block: Block, tmp_path: Path) -> None:
-    check_run(block, tmp_path)
+@pytest.mark.parametrize("name", [name for name, block in SHOWN.items() if block.run])
+def test_blocks_marked_as_run_do(name: str, tmp_path: Path) -> None:
+    check_run(SHOWN[name], tmp_path)
 
 
 PLANTED = """
