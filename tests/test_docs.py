@@ -219,7 +219,7 @@ def test_every_variant_has_a_place_among_the_schemes() -> None:
         assert words in page, words
 
 
-# Decimal numbers of the README that are nobody's result: versions, a licence, numbers of the example.
+# Decimal numbers of the README that are no result: versions, a licence, an example's.
 NO_RESULTS = {"2.0", "3.11", "6.18", "0.9", "0.1", "0.5"}
 
 

@@ -384,8 +384,8 @@ def test_files_carry_their_provenance(frame: pd.DataFrame, tmp_path: Path) -> No
     assert about["seeds"] == "5"
     assert about["rules"] == str(rl.RULES_VERSION)
     assert about["package"] == f"reservelab {rl.__version__}"
-    texts = text.write_all(frame, tmp_path / "list", about)
-    assert len(texts) == 7
+    texts = text.write_all(frame, fits, tmp_path / "list", about)
+    assert len(texts) == 8
     for path in [*paths, *texts]:
         written = carried(path)
         for key, value in about.items():
@@ -778,3 +778,41 @@ def test_a_front_lists_what_nothing_beats(frame: pd.DataFrame) -> None:
     assert shown <= on_front
     assert on_front - shown == set() or "*" in plot
     assert "." in plot
+
+
+COEFFICIENTS = st.lists(
+    st.tuples(
+        st.sampled_from(NAMES), st.sampled_from(["asleep", "racing"]),
+        st.sampled_from([("idle_mean", "log threads"), ("idle_peak", "log threads"),
+                         ("deadlock", "threads"), ("deadlock", "reserve"), ("deadlock", "mix")]),
+        st.floats(-1e3, 1e3), st.floats(0, 1e3) | st.just(math.inf),
+    ),
+    min_size=1, max_size=20, unique_by=lambda row: row[:3],
+)  # fmt: skip
+
+
+@settings(max_examples=40)
+@given(COEFFICIENTS)
+def test_a_table_of_fits_is_plain_narrow_and_clean(rows: list[tuple[Any, ...]]) -> None:
+    frame = pd.DataFrame(
+        [(v, w, q, t, best - half, best, best + half) for v, w, (q, t), best, half in rows],
+        columns=["variant", "waiting", "quantity", "term", "low", "best", "high"],
+    )
+    check_text(text.scaling(frame))
+
+
+def test_a_table_of_fits_has_their_numbers() -> None:
+    rows = [
+        ("perthread", "asleep", "idle_mean", "log threads", 0.812, 0.9, 1.101),
+        ("perthread", "asleep", "deadlock", "threads", math.log(1.5), math.log(2), math.log(3)),
+        ("perthread", "racing", "deadlock", "threads", 0.0, 5.0, 6.0),
+        ("tickets draw-last", "asleep", "deadlock", "reserve", -math.inf, -2.0, -1.0),
+    ]
+    frame = pd.DataFrame(
+        rows, columns=["variant", "waiting", "quantity", "term", "low", "best", "high"]
+    )
+    printed = text.scaling(frame)
+    (row, _) = (line for line in printed.splitlines() if line.startswith("D "))
+    assert row.split()[1:] == ["0.90", "[0.81,", "1.11]", "2.0", "[1.5,", "3.0]"]
+    (row,) = (line for line in printed.splitlines() if line.startswith("N "))
+    assert row.split()[1:] == ["0.14", "[0.00,", "0.37]"]

@@ -17,9 +17,8 @@ from reservelab.model.scenario import read_toml
 if TYPE_CHECKING:
     from email.message import EmailMessage
 
-    import pandas as pd
-
     from reservelab.show.mail import Envelope
+    from reservelab.study.fits import Fits
     from reservelab.study.results import Store
 
 
@@ -75,10 +74,18 @@ def _figures(options: argparse.Namespace, bar: Bar) -> None:
     grid = f"{store.spec['name']}, SHA-256 {store.spec['digest']}"
     text = table(frame)
     about = provenance(frame, command, grid)
+    fits = _fits(store)
     if options.medium == "list":
-        files = write_all(frame, output, about)
+        files = write_all(frame, fits, output, about)
     else:
-        files = _drawn(store, frame, options.medium, output, bar, command=command, grid=grid)
+        try:
+            from reservelab.show.figures import MEDIA, draw_all
+        except ModuleNotFoundError as error:
+            right = "install its extra, reservelab[figures]; --for list needs none"
+            raise BadInput("figures", f"{error.name} is not installed", right) from None
+        formats = MEDIA[options.medium]
+        with bar("drawing: about a second for each figure"):
+            files = draw_all(frame, fits, output, formats=formats, command=command, grid=grid)
         files.append(output / "table.txt")
         files[-1].write_text(f"{text}\n{source(about)}", encoding="ascii")
     if options.json:
@@ -87,27 +94,19 @@ def _figures(options: argparse.Namespace, bar: Bar) -> None:
         print("\n".join([text, *map(str, files)]))
 
 
-def _drawn(
-    store: Store, frame: pd.DataFrame, medium: str, output: Path, bar: Bar, **about: str
-) -> list[Path]:
-    """Draw with seaborn what its extra is needed for."""
+def _fits(store: Store) -> Fits | None:
+    """The fits of a store, with a warning if there are none or old ones."""
     from reservelab.study.fits import Fits
 
-    try:
-        from reservelab.show.figures import MEDIA, draw_all
-    except ModuleNotFoundError as error:
-        right = "install its extra, reservelab[figures]; --for list needs none"
-        raise BadInput("figures", f"{error.name} is not installed", right) from None
     file = store.path / "fits.json"
-    fits = Fits.load(file) if file.exists() else None
-    if fits is None:
+    if not file.exists():
         line = f"{file}: not there, so no fit is drawn; `reservelab fit` makes it"
         warnings.warn(line, stacklevel=1)
-    elif any(part.stat().st_mtime > file.stat().st_mtime for part in store.path.glob("part-*")):
+        return None
+    if any(part.stat().st_mtime > file.stat().st_mtime for part in store.path.glob("part-*")):
         line = f"{file}: older than the results, but drawn; `reservelab fit` makes it anew"
         warnings.warn(line, stacklevel=1)
-    with bar("drawing: about a second for each figure"):
-        return draw_all(frame, fits, output, formats=MEDIA[medium], **about)
+    return Fits.load(file)
 
 
 def _mail(options: argparse.Namespace, bar: Bar) -> None:

@@ -15,14 +15,18 @@ A over v  no deadlock was seen; A stands at the upper end of the interval (bars:
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from reservelab.show.cells import provenance
 from reservelab.show.text.lanes import swim_lanes
 from reservelab.show.text.plots import bars, curves, front, heat
-from reservelab.show.text.tables import COLUMNS, dead, table
+from reservelab.show.text.tables import COLUMNS, dead, scaling, table
 from reservelab.show.text.words import WIDTH, joined, number, per_cent, risk, wrap
+
+if TYPE_CHECKING:
+    from reservelab.study.fits import Fits
 
 __all__ = [
     "COLUMNS",
@@ -36,6 +40,7 @@ __all__ = [
     "per_cent",
     "report",
     "risk",
+    "scaling",
     "source",
     "swim_lanes",
     "table",
@@ -79,13 +84,17 @@ def source(about: dict[str, str]) -> str:
     return joined(lines)
 
 
-def write_all(frame: pd.DataFrame, directory: str | Path, about: dict[str, str]) -> list[Path]:
+def write_all(
+    frame: pd.DataFrame, fits: Fits | None, directory: str | Path, about: dict[str, str]
+) -> list[Path]:
     """Write every table and figure into a directory, each with its provenance below it.
 
     Parameters
     ----------
     frame : DataFrame
         What `sweep` returns.
+    fits : Fits, optional
+        What `fit` makes of it; without it the table of the fits is left out.
     directory : str or Path
         Where to; it is made if it is not there, and files of the same names are replaced.
     about : dict of str to str
@@ -105,6 +114,8 @@ def write_all(frame: pd.DataFrame, directory: str | Path, about: dict[str, str])
         "idle_map": heat(frame, quantity="idle_mean"),
         "front": front(frame),
     }
+    if fits is not None and not fits.frame().empty:
+        texts["scaling"] = scaling(fits.frame())
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     written = []

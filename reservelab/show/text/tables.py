@@ -24,7 +24,18 @@ from reservelab.show.cells import (
     mixes,
     ordered,
 )
-from reservelab.show.text.words import WIDTH, flow, joined, key, number, per_cent, plain, risk, wrap
+from reservelab.show.text.words import (
+    WIDTH,
+    bracketed,
+    flow,
+    joined,
+    key,
+    number,
+    per_cent,
+    plain,
+    risk,
+    wrap,
+)
 
 COLUMNS = ("deadlock_probability", "idle_mean", "idle_peak", "throughput", "dead")
 _RISK = "deadlock_probability"
@@ -311,3 +322,58 @@ def dead(frame: pd.DataFrame) -> str:
         if len(alive):
             lines += wrap("No deadlock seen:") + key(alive["variant"], letters)
     return joined(lines)
+
+
+def scaling(coefficients: pd.DataFrame) -> str:
+    """Tabulate what the fits say about threads and reserve, as `figures.scaling` draws it.
+
+    Parameters
+    ----------
+    coefficients : DataFrame
+        What `Fits.frame` returns: variant, waiting, quantity, term, low, best, high.
+
+    Returns
+    -------
+    str
+        Lines of at most 72 ASCII characters: scaling exponents of the idle pages in the threads,
+        and by what one more thread, and one more page of reserve, multiply the hazard of a
+        deadlock; each with its 95 % interval, and nothing where there is no fit.
+
+    Raises
+    ------
+    BadInput
+        If the frame is not such a table.
+    """
+    check(coefficients, ("variant", "waiting", "quantity", "term", "low", "best", "high"))
+    rules = list(coefficients["waiting"].unique())
+    rule = "asleep" if "asleep" in rules else str(rules[0])
+    here = coefficients[coefficients["waiting"] == rule]
+    names, letters = ordered(here["variant"]), glyphs(here["variant"])
+    lines = wrap(
+        f"Fitted scaling, waiting {rule}: idle pages grow as threads to the power of (mean, peak);"
+        " one more thread, one more page of reserve multiply the hazard of a deadlock by. In"
+        " brackets 95 % intervals, ends rounded outwards."
+    )
+    columns = []
+    for quantity, term, head, factor in (
+        ("idle_mean", "log threads", ("", "idle mean"), False),
+        ("idle_peak", "log threads", ("", "idle peak"), False),
+        ("deadlock", "threads", ("hazard,", "a thread"), True),
+        ("deadlock", "reserve", ("hazard,", "a page"), True),
+    ):
+        part = here[(here["quantity"] == quantity) & (here["term"] == term)].set_index("variant")
+        texts = []
+        for name in names:
+            text = ""
+            if name in part.index:
+                row = part.loc[[name]].iloc[0]
+                value = Interval(*(float(row[end]) for end in ("low", "best", "high")))
+                text = bracketed(Interval(*map(_exp, value))) if factor else bracketed(value, 3)
+            texts.append(text)
+        columns.append(Column(head, tuple(texts)))
+    lines += ["", *aligned([letters[name] for name in names], columns), ""]
+    return joined([*lines, *key(names, letters)])
+
+
+def _exp(value: float) -> float:
+    return math.exp(value) if value < 700 else math.inf

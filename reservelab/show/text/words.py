@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import textwrap
 from collections.abc import Iterable
 
@@ -10,6 +11,7 @@ from reservelab.model.interval import Interval
 from reservelab.show.cells import digits
 
 WIDTH = 72
+_HUGE = 1e9
 
 
 def plain(text: object) -> str:
@@ -199,3 +201,35 @@ def per_cent(share: float) -> str:
     if 0 < share < 0.5:
         return "<1"
     return ">99" if 99.5 <= share < 100 else f"{share:.0f}"
+
+
+def bracketed(value: Interval, places: int | None = None) -> str:
+    """Print a best value with its interval behind it.
+
+    Parameters
+    ----------
+    value : Interval
+        Of any quantity.
+    places : int, optional
+        The most decimals.
+
+    Returns
+    -------
+    str
+        Such as "0.91 [0.85, 0.97]", ends rounded outwards; "?" where nothing is known, or too
+        large to be of use.
+    """
+    best = value.best
+    if not math.isfinite(best):
+        return "?"
+    if abs(best) >= _HUGE:
+        return f"{best:.0e} [?, ?]"
+    size = math.floor(math.log10(abs(best))) if abs(best) > 1 / _HUGE else 0
+    decimals = min(digits(value), 2 - size, 9 if places is None else places)
+    texts = [
+        _decimal(end, decimals, 0, towards) if abs(end) < _HUGE else "?"
+        for end, towards in ((value.low, -1), (best, 0), (value.high, +1))
+    ]
+    # Half a unit below zero is printed as zero.
+    low, middle, high = (t[1:] if re.fullmatch(r"-0(\.0*)?", t) else t for t in texts)
+    return f"{middle} [{low}, {high}]"
