@@ -15,6 +15,7 @@ import sys
 import warnings
 from dataclasses import replace
 from email.message import EmailMessage
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -119,7 +120,7 @@ def test_a_sweep(store: Store) -> None:
 
 def test_the_command_of_a_shipped_grid_names_it() -> None:
     text = (ROOT / "data" / "grids" / "demo.toml").read_text()
-    spec = {"name": "demo", "digest": rl.Grid.from_toml(text).digest}
+    spec: dict[str, Any] = {"name": "demo", "digest": rl.Grid.from_toml(text).digest}
     spec["runs"] = [{"seed": 7, "goal": "precision 0.1 or 0.001, at most 10 episodes"}]
     command = mail.sweep_command(SimpleNamespace(spec=spec))  # type: ignore[arg-type]
     assert command == "reservelab sweep demo --precision 0.1 --seed 7 --store results/demo"
@@ -130,7 +131,7 @@ def test_the_command_of_a_shipped_grid_names_it() -> None:
 @settings(max_examples=8)
 @given(frames())
 def test_any_sweep(frame: pd.DataFrame) -> None:
-    spec = {"name": "gr\u00f6\u00dfer", "digest": "0" * 64, "left_out": [1]}
+    spec: dict[str, Any] = {"name": "gr\u00f6\u00dfer", "digest": "0" * 64, "left_out": [1]}
     spec["runs"] = [{"seed": 1, "goal": "10 episodes"}]
     fake: Any = SimpleNamespace(spec=spec, frame=lambda: frame)
     read_back(mail.sweep_mail(fake, FIXED))
@@ -262,7 +263,12 @@ def test_a_template_that_cannot_be_filled(form: str, wrong: str) -> None:
 
 def test_a_name_is_computed_only_where_it_stands() -> None:
     asked: list[str] = []
-    values = {name: lambda name=name: asked.append(name) or name for name in ("a", "b")}  # type: ignore[misc]
+
+    def found(name: str) -> str:
+        asked.append(name)
+        return name
+
+    values = {name: partial(found, name) for name in ("a", "b")}
     mail.compose(f"{HEAD}\n$a and $a\n", values, FIXED)
     assert asked == ["a"]
 
