@@ -112,9 +112,13 @@ def parser() -> argparse.ArgumentParser:
         usage="reservelab [-h] [--version] VERB ...",
         description="Reservation schemes for writeback under memory pressure: simulated, solved,\n"
         "compared. `reservelab VERB --help` explains a verb.",
+        add_help=False,
     )
+    # A group without a title, hence without a heading: more verbs fit one screen.
+    group = top.add_argument_group()
+    group.add_argument("-h", "--help", action="help", help=argparse.SUPPRESS)
     told = "print the versions of package and rules"
-    top.add_argument("--version", action=_Version, nargs=0, help=told)
+    group.add_argument("--version", action=_Version, nargs=0, help=told)
     verbs = top.add_subparsers(title="verbs", metavar="VERB", required=True)
     for room in (solve, study, show):
         room.add_verbs(verbs)

@@ -32,10 +32,8 @@ from reservelab.model.catalogue import machines
 
 PROGRAM = [sys.executable, "-m", "reservelab"]
 VERBS = (
-VERBS = (
     "simulate", "trace", "exact", "prove", "rare", "export", "sweep", "fit", "claims", "search",
     "figures", "mail",
-)  # fmt: skip
 )  # fmt: skip
 
 SCENARIO: dict[str, Any] = {

@@ -40,6 +40,7 @@ SEED_MAIL = "<20041107011638.GJ3851@dualathlon.random>"
 FIXED = mail.Envelope(
     date="Wed, 25 Nov 2026 12:00:00 +0000", message_id="<1@example.org>", release="0.0"
 )
+SCENARIOS = list((ROOT / "data" / "search").glob("*.toml"))
 TOY = rl.Filesystem("toy", [rl.alloc(2), rl.submit()])
 DEADLY = rl.Scenario(rl.Machine(3), (rl.Mount(TOY, 3),), rl.Watermark(3), quota=2)
 SAFE = replace(DEADLY, scheme=rl.Tickets())
@@ -77,7 +78,11 @@ def read_back(draft: EmailMessage | str) -> EmailMessage:
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     directory = tmp_path_factory.mktemp("mail") / "store"
-    axes = {"scheme": ["watermark", "global"], "threads": [2, 4], "reserve": [3, 5]}
+    axes: dict[str, list[Any]] = {
+        "scheme": ["watermark", "global"],
+        "threads": [2, 4],
+        "reserve": [3, 5],
+    }
     grid = rl.Grid(replace(DEADLY, machine=rl.Machine(6)), axes, "small")
     rl.sweep(grid, rl.Episodes(300), directory)
     return Store(directory)
@@ -213,6 +218,30 @@ def test_readme_and_mail_have_the_same_verdicts(verdicts: claims.Verdicts) -> No
     relied = {name: word for name, word in needs if name in words}
     assert len(relied) >= 6
     assert relied == {name: words[name] for name in relied}
+
+
+def test_what_the_answer_says_of_the_search_stands_on_its_page() -> None:
+    """The search takes minutes: its page is made by its own command, and read here."""
+    page = " ".join((ROOT / "docs" / "search.md").read_text().partition("<!--")[2].split())
+    told = " ".join(mail.template("claims").split())
+    counts = re.search(r"(\d+) are schemes; with the reserves .*? (\d+) candidates", page)
+    assert counts is not None
+    schemes, candidates = counts.groups()
+    assert f"all {schemes} schemes that five choices can make, with three sizes" in told
+    assert "(largest, twice, sum)" in page
+    assert f"in {len(SCENARIOS)} small scenarios".replace(" 8 ", " eight ") in told
+    head = r"safe in all (scenarios|but [^:]*): candidates (\d+),(.*?)(?=safe in all|$)"
+    parts = re.findall(head, page)
+    safe = {where: number for where, number, _ in parts}
+    local = safe["but stacks and completion memory"]
+    assert f"{local} of {candidates} are safe without stacks and replies" in told
+    assert f"{safe['but stacks']} are safe with replies, and {safe['scenarios']} in all" in told
+    nearest = next(text for where, _, text in parts if "completion" in where)
+    changes = re.findall(
+        r"in (\d+) choices: entry semaphore, exit wait_full, returns pool", nearest
+    )
+    assert changes == ["3"]  # these three changes make the proposal M
+    assert "as near to the proposal as any, in three choices" in told
 
 
 def test_a_verdict_that_turns_round_leaves_no_draft(
