@@ -147,7 +147,9 @@ def _rare(options: argparse.Namespace, bar: Bar) -> None:
 
     warn(scenario)
     with bar("solving siblings, choosing levels", unit="replicates") as progress:
-        result = rare(scenario, options.seed, options.trajectories, options.workers, progress.count)
+        result = rare(
+            scenario, options.seed, options.trajectories, options.workers, progress.count
+        )
     print(result.to_json() if options.json else result)
 
 

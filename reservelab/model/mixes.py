@@ -51,7 +51,9 @@ class Mix:
         entries.sort(key=lambda entry: entry[0])
         object.__setattr__(self, "filesystems", tuple(fs for _, fs, _ in entries))
         object.__setattr__(self, "weights", tuple(weight for _, _, weight in entries))
-        object.__setattr__(self, "name", name or "+".join(fs.name for fs in self.filesystems))
+        object.__setattr__(
+            self, "name", name or "+".join(fs.name for fs in self.filesystems)
+        )
 
     def mounts(self, threads: int, *, dirtiers: int = 0) -> list[Mount]:
         """Spread threads over one mount for each filesystem.

@@ -175,7 +175,9 @@ class Scenario:
             case "mount_pools":
                 return (self.reserve or 0) * len(self.mounts)
             case "own":
-                own = sum((m.flushers + m.dirtiers) * m.filesystem.nr_pages for m in self.mounts)
+                own = sum(
+                    (m.flushers + m.dirtiers) * m.filesystem.nr_pages for m in self.mounts
+                )
                 workers = (self.mounts[self.mounts[i].on or 0] for i in self.stacked)
                 return own + sum(mount.filesystem.nr_pages for mount in workers)
             case _:
@@ -189,7 +191,9 @@ class Scenario:
     @property
     def mean_demand(self) -> float:
         """Expected pages one writepage allocates, averaged over the threads."""
-        weighted = [(m.flushers + m.dirtiers) * m.filesystem.mean_demand for m in self.mounts]
+        weighted = [
+            (m.flushers + m.dirtiers) * m.filesystem.mean_demand for m in self.mounts
+        ]
         return sum(weighted) / self.threads
 
     @property

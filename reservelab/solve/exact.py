@@ -147,7 +147,9 @@ def exact(
         time = float(stays[transient].sum())
         if time > 0:
             integrals = stays[transient] @ space.rewards[transient]
-            averages = {name: float(integrals[k] / time) for k, name in enumerate(averages)}
+            averages = {
+                name: float(integrals[k] / time) for k, name in enumerate(averages)
+            }
             if integrals[st.W_FINISHING] > 0:
                 latency = float(integrals[st.W_INSIDE] / integrals[st.W_FINISHING])
     return Exact(

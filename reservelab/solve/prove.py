@@ -173,7 +173,8 @@ def prove(
         raise BadInput("quota", f"{quota!r} is unknown", "one of own, unbounded")
     # Only backing out leads back to where a thread has been; without it every episode ends.
     retries = "memalloc" in scenario.scheme.grants and any(
-        mount.filesystem.backs_out and mount.flushers + mount.dirtiers for mount in scenario.mounts
+        mount.filesystem.backs_out and mount.flushers + mount.dirtiers
+        for mount in scenario.mounts
     )
     space = st.explore(
         scenario, limit=limit, transitions=retries, stop_at_deadlock=not retries, progress=progress

@@ -184,20 +184,10 @@ def run_episode(
 
 @compiled
 def run_batch(
-    t_array: Array,
-    f_array: Array,
-    s_array: Array,
-    weights_array: Array,
-    words_array: Array,
+    t_array: Array, f_array: Array, s_array: Array, weights_array: Array, words_array: Array,
     means_array: Array,
-    key: int,
-    first: int,
-    episodes: int,
-    limit: int,
-    counts: Array,
-    sums: Array,
-    products: Array,
-    reasons: Array,
+    key: int, first: int, episodes: int, limit: int,
+    counts: Array, sums: Array, products: Array, reasons: Array,
 ) -> bool:
     """Run the episodes `first` to `first + episodes - 1` and add them up.
 

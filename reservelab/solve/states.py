@@ -50,6 +50,7 @@ OUTCOMES = 64  # of one firing that can be in hand at once
 FIRES, FINISHES = 1, 2  # labels of a transition: what the tagged thread does in it
 
 
+
 @compiled
 def _put(words: Array, bit: int, value: int, width: int) -> int:
     """Write `value` at `bit` of a zeroed bit string; return the bit after it."""
@@ -466,23 +467,9 @@ def _rehash(arena: Array, offsets: Array, states: int, slots: Array, size: int) 
 
 @outlined
 def _emit(
-    t: Array,
-    b: Array,
-    stack: Array,
-    likely: Array,
-    words: Array,
-    scratch: Array,
-    arena: Array,
-    offsets: Array,
-    slots: Array,
-    parents: Array,
-    begin: Array,
-    targets: Array,
-    rates: Array,
-    labels: Array,
-    label: int,
-    f: Array,
-    x: Array,
+    t: Array, b: Array, stack: Array, likely: Array, words: Array, scratch: Array, arena: Array,
+    offsets: Array, slots: Array, parents: Array, begin: Array, targets: Array, rates: Array,
+    labels: Array, label: int, f: Array, x: Array,
 ) -> bool:
     """Store every state that a firing leads to, over all numbers drawn; False: no room.
 
@@ -533,25 +520,11 @@ def _emit(
 
 @compiled
 def _explore(
-    t_array: Array,
-    f_array: Array,
-    b_array: Array,
-    x_array: Array,
-    work: Array,
-    likely_array: Array,
-    arena_array: Array,
-    offsets_array: Array,
-    slots_array: Array,
-    parents_array: Array,
-    kinds_array: Array,
-    totals_array: Array,
-    rewards_array: Array,
-    begin_array: Array,
-    targets_array: Array,
-    rates_array: Array,
-    labels_array: Array,
-    orbits: Array,
-    most: int,
+    t_array: Array, f_array: Array, b_array: Array, x_array: Array, work: Array,
+    likely_array: Array, arena_array: Array, offsets_array: Array, slots_array: Array,
+    parents_array: Array, kinds_array: Array, totals_array: Array, rewards_array: Array,
+    begin_array: Array, targets_array: Array, rates_array: Array, labels_array: Array,
+    orbits: Array, most: int,
 ) -> int:
     """Process stored states in the order they were found, `most` of them at most.
 
