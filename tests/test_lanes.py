@@ -66,7 +66,7 @@ class TestAgainstTheOracle:
             assert threads == set(here.loc[here["reason"] != "", "thread"])
 
     def check(self, row: dict[Any, Any], thread: naive.Thread, oracle: Naive) -> None:
-        has = {name: row[name] for name in ("held", "own", "drawn", "claim")}
+        has = {name: row[name] for name in ("want", "held", "own", "drawn", "claim")}
         assert has == {name: getattr(thread, name) for name in has}
         owned = [name for (_, name), who in oracle.lock_owners.items() if who == thread.number]
         assert row["locks"] == ", ".join(owned)

@@ -21,8 +21,8 @@ from reservelab.solve.trace import Moment, Story, Wait
 from reservelab.solve.walk import Snapshot, ThreadState, Walk
 
 _LANE = (
-    "place", "inside", "activity", "reason", "what", "held", "own", "drawn", "claim", "locks",
-    "semaphore",
+    "place", "inside", "activity", "reason", "what", "want", "held", "own", "drawn", "claim",
+    "locks", "semaphore",
 )  # fmt: skip
 
 
@@ -40,8 +40,9 @@ class Lanes:
         of the program such as ``lock journal``, ``exit``, ``idle``, ``done``), ``inside`` (in a
         section), ``activity`` (``running``: its next step may fire, ``waiting``: it may not,
         ``asleep``, ``idle``, ``done``), ``reason`` (of `reservelab.model.pack.REASONS`, empty
-        unless it waits or sleeps), ``what`` (the same in words), ``held``, ``own``, ``drawn`` and
-        ``claim`` (pages), ``locks`` (owned, joined by commas), ``semaphore`` (owned).
+        unless it waits or sleeps), ``what`` (the same in words), ``want`` (pages still wanted by its
+        alloc), ``held``, ``own``, ``drawn`` and ``claim`` (pages), ``locks`` (owned, joined by
+        commas), ``semaphore`` (owned).
     steps : DataFrame
         A row for each state: what `Story.frame` has, and ``bios`` and ``bio_pages`` (outstanding:
         in flight, queued or in a loop worker's hands, and the pages they carry).
@@ -185,6 +186,7 @@ class _Reader:
                 "activity": _activity(thread, i in moment.waiting),
                 "reason": moment.waiting.get(i, ""),
                 "what": wait.what if wait else "",
+                "want": thread.want,
                 "held": thread.held,
                 "own": thread.own,
                 "drawn": thread.drawn,
