@@ -40,8 +40,8 @@ class Lanes:
         of the program such as ``lock journal``, ``exit``, ``idle``, ``done``), ``inside`` (in a
         section), ``activity`` (``running``: its next step may fire, ``waiting``: it may not,
         ``asleep``, ``idle``, ``done``), ``reason`` (of `reservelab.model.pack.REASONS`, empty
-        unless it waits or sleeps), ``what`` (the same in words), ``want`` (pages still wanted by its
-        alloc), ``held``, ``own``, ``drawn`` and ``claim`` (pages), ``locks`` (owned, joined by
+        unless it waits or sleeps), ``what`` (the same in words), ``want`` (pages still wanted by
+        its alloc), ``held``, ``own``, ``drawn`` and ``claim`` (pages), ``locks`` (owned, joined by
         commas), ``semaphore`` (owned).
     steps : DataFrame
         A row for each state: what `Story.frame` has, and ``bios`` and ``bio_pages`` (outstanding:

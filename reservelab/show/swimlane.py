@@ -28,6 +28,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import FancyArrowPatch, Rectangle
 from matplotlib.textpath import TextPath
 
+from reservelab.model.errors import BadInput, whole_number
 from reservelab.model.pack import NOBODY
 from reservelab.show.lanes import Lanes, lanes
 from reservelab.solve.prove import Proof
@@ -77,10 +78,12 @@ def swim_lanes(told: Story | Proof | Lanes, step: int | None = None, span: int =
     Raises
     ------
     BadInput
-        If a proof is a certificate.
+        If a proof is a certificate, or there is no such step.
     """
     shown = told if isinstance(told, Lanes) else lanes(told)
-    step = shown.states - 1 if step is None else step
+    step = shown.states - 1 if step is None else whole_number("step", step)
+    if step >= shown.states:
+        raise BadInput("step", f"{step} is beyond the end", f"give 0 to {shown.states - 1}")
     with matplotlib.rc_context(_STYLE):
         return _Picture(shown, step, max(4, span)).figure
 
@@ -89,6 +92,14 @@ def swim_lanes(told: Story | Proof | Lanes, step: int | None = None, span: int =
 def _wide(text: str, size: float) -> float:
     """The width of a text in points."""
     return float(TextPath((0, 0), text.replace("$", r"\$"), size=size).get_extents().width)
+
+
+_Box = tuple[str, tuple[str, ...]]  # what is waited for, and the names of those who hold it
+
+
+def _box_lines(box: _Box) -> list[str]:
+    what, holders = box
+    return textwrap.wrap(what if holders else f"{what} (nobody has it)", 14)
 
 
 @dataclass(frozen=True)
@@ -114,6 +125,7 @@ class _Picture:
         self.last = min(self.first + span, shown.states)  # one after
         edges = shown.waits[shown.waits["step"] == step]
         self.edges = [tuple(row) for row in edges[["waiter", "what", "holder"]].to_numpy()]
+        self.boxes = self._boxes()
         self.cast = self._cast()
         right = _WIDTH - _MARGIN - (_GRAPH if len(shown.waits) else 0)
         self.left = _MARGIN + _NAMES
@@ -122,6 +134,7 @@ class _Picture:
         rows = rows[(rows["end"] > self.first) & (rows["start"] < self.last)]
         # Of the whole window, what comes after the step too, so that lanes keep their heights.
         self.window = {i: rows[rows["thread"] == i] for i in self.cast}
+        self.under = {i: self._rows_under(i) for i in self.cast}
         self._lay_out()
 
     # --- layout ----------------------------------------------------------------------------------
@@ -140,7 +153,7 @@ class _Picture:
     def _cycle_names(self) -> list[str]:
         return [wait.waiter for wait in self.story.cycle]
 
-    def _rows_of(self, i: int) -> tuple[int, int]:
+    def _rows_under(self, i: int) -> tuple[int, int]:
         """Rows a lane needs in this window under its first: for pages, and for what is owned."""
         rows = self.window[i]
         locks = rows["locks"].str.count(",") + (rows["locks"] != "")
@@ -151,13 +164,15 @@ class _Picture:
         """Find the place of everything, from the top down, and draw it."""
         title = self._title()
         counts = self._counts()
-        heights = [_ROW * max(2, 1 + sum(self._rows_of(i))) + _GAP for i in self.cast]
+        heights = [_ROW * max(2, 1 + sum(self.under[i])) + _GAP for i in self.cast]
         extra = [f"{len(self.story.threads) - len(self.cast)} other threads"]
         extra = extra[: int(len(self.cast) < len(self.story.threads))]
         extra += ["bios"] * bool(self.lanes.steps["bios"].any())
         told = self._told()
         height = 10.0 * len(title) + 2 + 9.0 * (1 + len(counts)) + 4
-        height += sum(heights) + (_ROW + _GAP) * len(extra) + 6
+        lanes_high = sum(heights) + (_ROW + _GAP) * len(extra)
+        boxes_high = sum(9.0 * len(lines) + 14 for lines in map(_box_lines, self.boxes))
+        height += max(lanes_high, boxes_high) + 6
         height += 9.5 * len(told) + 2 + 12
         self.figure = Figure(figsize=(_WIDTH / 72, height / 72))
         self.ax: Axes = self.figure.add_axes((0.0, 0.0, 1.0, 1.0))
@@ -183,6 +198,7 @@ class _Picture:
         for name in extra:
             self.extra[name] = _Row(name, top, top - _ROW)
             top -= _ROW + _GAP
+        top -= max(0.0, boxes_high - lanes_high)
         self.bottom = top + _GAP
         for i in self.cast:
             self._lane(i, self.rows[self.story.threads[i]])
@@ -247,16 +263,15 @@ class _Picture:
         """A number for each state; only where it changes if they are too wide for all."""
         words = {"pool": "pool pages", "free": "free pages", "dirty": "dirty pages"}
         self._write(self.left - 5, y, words[name], ha="right")
-        size = _FONT
-        widest = max(_wide(str(value), size) for value in values)
-        taken = -1.0
+        widest = max(_wide(str(value), _FONT) for value in values) + 2
+        taken = self.left
         for k, value in enumerate(values):
-            x = self._x(self.first + k + 0.5)
+            x = self._x(self.first + k) + max(widest, self.wide) / 2
             changed = k == 0 or value != values[k - 1]
-            if widest + 2 <= self.wide or (changed and x - widest / 2 > taken):
-                low = {"weight": "bold"} if value == 0 else {}
-                self._write(x, y, str(value), size=size, ha="center", **low)
-                taken = x + widest / 2 + 1
+            if widest <= self.wide or (changed and x - widest / 2 >= taken):
+                weight = "bold" if value == 0 else "normal"
+                self._write(x, y, str(value), ha="center", weight=weight)
+                taken = x + widest / 2
 
     def _lane(self, i: int, row: _Row) -> None:
         name = row.name
@@ -269,7 +284,7 @@ class _Picture:
         y = row.top - _ROW
         for part in _joined(parts, ("place", "inside", "activity", "what")):
             self._activity(part, y)
-        pages_rows, owned_rows = self._rows_of(i)
+        pages_rows, owned_rows = self.under[i]
         if pages_rows:
             y -= _ROW
             for part in _joined(parts, ("held", "own", "claim")):
@@ -409,7 +424,7 @@ class _Picture:
         """Threads at the left, what they wait for at the right."""
         left = self._x(self.first) + self.wide * max(self.last - self.first, 1) + 8
         left = max(left, _WIDTH - _MARGIN - _GRAPH + 8)
-        boxes = self._boxes()
+        boxes = self._place_boxes()
         cycle = {
             (wait.waiter, wait.what, wait.holders[0])
             for wait in self.story.cycle
@@ -434,7 +449,7 @@ class _Picture:
                     (box, y - 3), (left, row.middle - 3), width=2.0 if heavy else 0.8,
                     colour=_BLUE if not heavy else "black",
                 )  # fmt: skip
-            lines = textwrap.wrap(what if holders else f"{what} (nobody has it)", 14)
+            lines = _box_lines((what, holders))
             self.ax.add_patch(
                 Rectangle(
                     (box, y - 4.5 * len(lines) - 2), 58, 9.0 * len(lines) + 4, facecolor="white",
@@ -446,22 +461,27 @@ class _Picture:
             middle = (head + self.bottom) / 2
             self._write((left + box + 58) / 2, middle, "nobody waits", ha="center", color="0.35")
 
-    def _boxes(self) -> dict[tuple[str, tuple[str, ...]], tuple[float, list[str]]]:
-        """What is waited for, each with its height on paper and who waits."""
+    def _boxes(self) -> dict[_Box, list[str]]:
+        """What is waited for, with its holders, and who waits for it."""
         holders: dict[tuple[str, str], list[str]] = {}
         for waiter, what, holder in dict.fromkeys(self.edges):  # bios may share a name
             holders.setdefault((waiter, what), []).append(holder)
-        found: dict[tuple[str, tuple[str, ...]], list[str]] = {}
+        found: dict[_Box, list[str]] = {}
         for (waiter, what), names in holders.items():
             found.setdefault((what, tuple(filter(None, names))), []).append(waiter)
-        middle = {
-            key: sum(self._row(n).middle for n in (*key[1], *waiters)) / len((*key[1], *waiters))
-            for key, waiters in found.items()
+        return found
+
+    def _place_boxes(self) -> dict[_Box, tuple[float, list[str]]]:
+        """Each box's height on paper, near its threads, and who waits."""
+        names = {box: (*box[1], *waiters) for box, waiters in self.boxes.items()}
+        wanted = [sum(self._row(n).middle for n in each) / len(each) for each in names.values()]
+        heights = [9.0 * len(_box_lines(box)) + 14 for box in self.boxes]
+        top = max(row.top for row in self.rows.values())
+        places = _spread(wanted, heights, self.bottom, top)
+        return {
+            box: (place, waiters)
+            for place, (box, waiters) in zip(places, self.boxes.items(), strict=True)
         }
-        heights = [9.0 * len(textwrap.wrap(what, 14)) + 14 for what, _ in middle]
-        top = max((row.top for row in self.rows.values()), default=0.0)
-        places = _spread(list(middle.values()), heights, self.bottom, top)
-        return {key: (places[k], found[key]) for k, key in enumerate(middle)}
 
     def _arrow(
         self, start: tuple[float, float], end: tuple[float, float], *, width: float = 0.8,
