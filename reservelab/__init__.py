@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from reservelab.solve.prove import Proof, prove
     from reservelab.solve.simulate import Cancelled, simulate
     from reservelab.solve.tally import Tally
-    from reservelab.solve.trace import Story, trace
+    from reservelab.solve.trace import Story, next_deadlock, trace
     from reservelab.study.fits import Fits, fit, smallest_reserve, throughput_lost
     from reservelab.study.grid import Grid
     from reservelab.study.results import Store
@@ -40,7 +40,7 @@ _MODULES = {
     "solve.prove": ("Proof", "prove"),
     "solve.simulate": ("Cancelled", "simulate"),
     "solve.tally": ("Tally",),
-    "solve.trace": ("Story", "trace"),
+    "solve.trace": ("Story", "next_deadlock", "trace"),
     "study.fits": ("Fits", "fit", "smallest_reserve", "throughput_lost"),
     "study.grid": ("Grid",),
     "study.results": ("Store",),
@@ -82,6 +82,7 @@ __all__ = [
     "lock",
     "machines",
     "mixes",
+    "next_deadlock",
     "pools",
     "prove",
     "simulate",

@@ -32,7 +32,7 @@ def texts(figure: Figure) -> dict[str, Text]:
 
 def clashes(figure: Figure) -> list[str]:
     """Texts that touch another one or reach out of the picture."""
-    renderer = FigureCanvasAgg(figure).get_renderer()
+    renderer = FigureCanvasAgg(figure).get_renderer()  # type: ignore[no-untyped-call]
     width, height = figure.canvas.get_width_height()
     found = []
     places = [(t.get_text(), t.get_window_extent(renderer)) for t in figure.axes[0].texts]

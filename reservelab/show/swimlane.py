@@ -50,11 +50,6 @@ _FACES = {
     "idle": ("white", "...."),
     "done": ("#e4e4e4", ""),
 }
-_STYLE = {
-    "font.family": "DejaVu Sans",
-    "hatch.linewidth": 0.4,
-    "svg.hashsalt": "reservelab",
-}
 
 
 def swim_lanes(told: Story | Proof | Lanes, step: int | None = None, span: int = SPAN) -> Figure:
@@ -84,7 +79,7 @@ def swim_lanes(told: Story | Proof | Lanes, step: int | None = None, span: int =
     step = shown.states - 1 if step is None else whole_number("step", step)
     if step >= shown.states:
         raise BadInput("step", f"{step} is beyond the end", f"give 0 to {shown.states - 1}")
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context({"font.family": "DejaVu Sans", "hatch.linewidth": 0.4}):
         return _Picture(shown, step, max(4, span)).figure
 
 
