@@ -21,6 +21,7 @@ from reservelab.model.schemes import (
 )
 
 if TYPE_CHECKING:
+    from reservelab.show.bench import Bench as Bench
     from reservelab.solve.exact import Exact, exact
     from reservelab.solve.prove import Proof, prove
     from reservelab.solve.simulate import Cancelled, simulate
@@ -36,6 +37,8 @@ __version__ = "0.1.0"
 # The engine takes two seconds to import, most of it numba's and pandas', so that help and a wrong
 # scenario should not wait for it: these names are looked up when they are first asked for.
 _MODULES = {
+    # Not in __all__: these need the notebook extra.
+    "show.bench": ("Bench",),
     "solve.exact": ("Exact", "exact"),
     "solve.prove": ("Proof", "prove"),
     "solve.simulate": ("Cancelled", "simulate"),
