@@ -27,8 +27,10 @@ if TYPE_CHECKING:
     from reservelab.solve.simulate import Cancelled, simulate
     from reservelab.solve.tally import Tally
     from reservelab.solve.trace import Story, next_deadlock, trace
+    from reservelab.study import claims
     from reservelab.study.fits import Fits, fit, smallest_reserve, throughput_lost
     from reservelab.study.grid import Grid
+    from reservelab.study.repairs import repairs
     from reservelab.study.results import Store
     from reservelab.study.sweep import Episodes, Precision, sweep
 
@@ -44,8 +46,10 @@ _MODULES = {
     "solve.simulate": ("Cancelled", "simulate"),
     "solve.tally": ("Tally",),
     "solve.trace": ("Story", "next_deadlock", "trace"),
+    "study.claims": ("claims",),
     "study.fits": ("Fits", "fit", "smallest_reserve", "throughput_lost"),
     "study.grid": ("Grid",),
+    "study.repairs": ("repairs",),
     "study.results": ("Store",),
     "study.sweep": ("Episodes", "Precision", "sweep"),
 }
@@ -79,6 +83,7 @@ __all__ = [
     "Tickets",
     "Watermark",
     "alloc",
+    "claims",
     "exact",
     "filesystems",
     "fit",
@@ -88,6 +93,7 @@ __all__ = [
     "next_deadlock",
     "pools",
     "prove",
+    "repairs",
     "simulate",
     "smallest_reserve",
     "stacks",
@@ -104,7 +110,8 @@ __all__ = [
 def __getattr__(name: str) -> object:
     if name not in _LATER:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value: object = getattr(importlib.import_module(f"{__name__}.{_LATER[name]}"), name)
+    module = importlib.import_module(f"{__name__}.{_LATER[name]}")
+    value: object = getattr(module, name, module)  # claims is a module itself
     globals()[name] = value
     return value
 
