@@ -22,6 +22,8 @@ from reservelab.model.schemes import (
 
 if TYPE_CHECKING:
     from reservelab.show.bench import Bench as Bench
+    from reservelab.show.swimlane import swim_lanes as swim_lanes
+    from reservelab.show.theatre import Theatre as Theatre
     from reservelab.solve.exact import Exact, exact
     from reservelab.solve.prove import Proof, prove
     from reservelab.solve.simulate import Cancelled, simulate
@@ -41,6 +43,8 @@ __version__ = "0.1.0"
 _MODULES = {
     # Not in __all__: these need the notebook extra.
     "show.bench": ("Bench",),
+    "show.swimlane": ("swim_lanes",),
+    "show.theatre": ("Theatre",),
     "solve.exact": ("Exact", "exact"),
     "solve.prove": ("Proof", "prove"),
     "solve.simulate": ("Cancelled", "simulate"),
