@@ -304,7 +304,8 @@ class _Picture:
             what = part["what"].removeprefix("a ").removeprefix("the ")
             words = [f"{activity}: {what}", what]
         else:
-            words = [part["place"], part["place"].split()[0]]
+            verb = part["place"].split()[0]
+            words = [verb] if ":" in part["place"] else [part["place"], verb]  # no distributions
         if activity == "running" and not part["inside"]:
             activity = "outside"
         face, hatch = _FACES[activity]
@@ -330,7 +331,8 @@ class _Picture:
         )  # fmt: skip
         for text in words:
             if _wide(text, _FONT) + 3 <= end - x:
-                ground = dict(facecolor=face, edgecolor="none", pad=0.8) if hatch else None
+                # Neither hatches nor arrows go through the words.
+                ground = {"facecolor": face, "edgecolor": "none", "pad": 0.8}
                 self._write((x + end) / 2, y + _ROW / 2, text, ha="center", color=ink, bbox=ground)
                 return
 
@@ -380,7 +382,7 @@ class _Picture:
             if kind == "complete":
                 row = self.extra["bios"]
             if row is not None:
-                x, y = self._x(event.step), row.top - 0.3
+                x, y = self._x(event.step), row.top + 0.8
                 self.ax.plot([x], [y], marker="v", color="black", markersize=3.2, zorder=5)
             else:
                 x, y = self._x(event.step), self.bottom
