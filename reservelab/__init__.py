@@ -22,6 +22,8 @@ from reservelab.model.schemes import (
 
 if TYPE_CHECKING:
     from reservelab.show.bench import Bench as Bench
+    from reservelab.show.decision_panel import DecisionPanel as DecisionPanel
+    from reservelab.show.sweep_panel import SweepPanel as SweepPanel
     from reservelab.solve.exact import Exact, exact
     from reservelab.solve.prove import Proof, prove
     from reservelab.solve.simulate import Cancelled, simulate
@@ -39,6 +41,8 @@ __version__ = "0.1.0"
 _MODULES = {
     # Not in __all__: these need the notebook extra.
     "show.bench": ("Bench",),
+    "show.decision_panel": ("DecisionPanel",),
+    "show.sweep_panel": ("SweepPanel",),
     "solve.exact": ("Exact", "exact"),
     "solve.prove": ("Proof", "prove"),
     "solve.simulate": ("Cancelled", "simulate"),
