@@ -22,6 +22,8 @@ from reservelab.model.schemes import (
 
 if TYPE_CHECKING:
     from reservelab.show.bench import Bench as Bench
+    from reservelab.show.decision_panel import DecisionPanel as DecisionPanel
+    from reservelab.show.sweep_panel import SweepPanel as SweepPanel
     from reservelab.show.swimlane import swim_lanes as swim_lanes
     from reservelab.show.theatre import Theatre as Theatre
     from reservelab.solve.exact import Exact, exact
@@ -43,6 +45,8 @@ __version__ = "0.1.0"
 _MODULES = {
     # Not in __all__: these need the notebook extra.
     "show.bench": ("Bench",),
+    "show.decision_panel": ("DecisionPanel",),
+    "show.sweep_panel": ("SweepPanel",),
     "show.swimlane": ("swim_lanes",),
     "show.theatre": ("Theatre",),
     "solve.exact": ("Exact", "exact"),

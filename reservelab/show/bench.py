@@ -46,6 +46,13 @@ _GOALS: dict[str, Goal] = {
     "fine: 3 % or 0.0003": Precision(relative=0.03, absolute=0.0003, at_most=200_000),
 }
 
+_HEAD = (
+    '<thead><tr><th scope="col" class="rl-text">scheme</th><th scope="col">deadlock risk'
+    '</th><th scope="col">95 %</th><th scope="col">exact</th><th scope="col">idle pages</th>'
+    '<th scope="col">through&shy;put</th><th scope="col" class="rl-text">the dead waited for</th>'
+    '<th scope="col">episodes</th></tr></thead>'
+)
+
 
 @dataclass(frozen=True)
 class _Entry:
@@ -220,8 +227,10 @@ class Bench:
         self.state = widgets.HTML()
         self.numbers = widgets.HTML(layout=widgets.Layout(width="100%", overflow="auto"))
         self._picture = Picture(
+            "bench-figure",
             "For each scheme: deadlock probability, idle pages and throughput with their intervals,"
-            " and what the dead waited for; the table above has the same numbers."
+            " and what the dead waited for; the table above has the same numbers.",
+            self._failed,
         )
         self.figure = self._picture.widget
         reserve = controls.row(self.reserve)
@@ -467,7 +476,8 @@ class Bench:
             }
             self.cancel_button.disabled = self._state != "running"
             self._show_numbers(plan, frame, solved)
-            if len(frame):
+            complete = len(tallies) == len(_distinct(plan))
+            if len(frame) and (complete or self._state != "running"):
                 self._picture.draw(
                     partial(figures.side_by_side, frame, solved), _SECONDS_BEFORE_FIGURE
                 )
@@ -483,12 +493,6 @@ class Bench:
             f" needs {self._need()} pages"
         )
         letters = glyphs(entry.name for entry in plan)
-        head = "".join(
-            f'<th scope="col" class="rl-text">{title}</th>' if title in ("scheme", "the dead waited"
-            " for") else f'<th scope="col">{title}</th>'
-            for title in ("scheme", "deadlock probability", "95 %", "exact", "idle pages",
-                          "throughput", "the dead waited for", "episodes")
-        )  # fmt: skip
         body = "".join(_row(entry, letters[entry.name], rows, solved) for entry in plan)
         notes = "".join(
             f"<p>{letters[entry.name]}: {controls.escape(note)}</p>"
@@ -498,7 +502,7 @@ class Bench:
         )
         self.numbers.value = controls.words(
             "bench-numbers",
-            f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{notes}",
+            f"<table>{_HEAD}<tbody>{body}</tbody></table>{notes}",
             run=self._run, state=self._state, threads=self.threads.value,
             reserve=self.reserve.value, complete=int(wanted <= set(rows)), episodes=episodes,
         )  # fmt: skip
@@ -532,7 +536,10 @@ def _row(
         return f'<tr {mark}>{name}<td class="rl-off" colspan="7">...</td></tr>'
     best, bounds = risk(interval(row, "deadlock_probability"))
     exactly = solved.get(row["digest"])
-    waited = ", ".join(f"{REASON_NAMES[r]} {per_cent(s)} %" for r, s in dead_shares(row).items())
+    waited = ", ".join(
+        f"{REASON_NAMES[r]} {per_cent(s)} %".replace(" ", "\N{NO-BREAK SPACE}")
+        for r, s in dead_shares(row).items()
+    )
     cells = [
         best, bounds, "" if exactly is None else f"{exactly:.6g}",
         number(interval(row, "idle_mean")), number(interval(row, "throughput")),

@@ -1,45 +1,56 @@
 """A figure on a notebook's page that is drawn anew while results arrive.
 
-matplotlib's settings are the whole process's, so a figure that a background thread drew could take
-on, or change, the style of a figure drawn in a cell. The kernel's own thread draws, therefore,
-between two cells, and never for more than a quarter of the time, so that the kernel stays free.
+Drawing takes a third of a second, so a thread does it and the kernel stays free. But matplotlib's
+settings are the whole process's: two figures drawn at the same time would change each other's
+style, and the settings for good. So one figure is drawn at a time, and none while a cell runs: a
+cell that is started waits for the figure in hand.
+
+The figure is in an HTML widget and not in an Image, since that one has no words for those who do
+not see it.
 """
 
 from __future__ import annotations
 
+import base64
 import threading
 import time
 from collections.abc import Callable
 
 import ipywidgets as widgets
+from IPython.core.getipython import get_ipython
 from matplotlib.figure import Figure
 
-from reservelab.show import figures
-from reservelab.show.background import running_loop
+from reservelab.show import controls, figures
+from reservelab.show.background import Background
 
-_DRAWING = threading.Lock()
-_REST = 3.0  # times the last drawing, before the next one
+_DRAWING = threading.RLock()
+_REST = 3.0  # times the last drawing, before the next one: what is drawn for is what is computed
+_REST_AT_MOST = 2.0  # seconds
 
 
 class Picture:
-    """An image widget that shows the newest of the figures asked for.
+    """A widget that shows the newest of the figures asked for.
 
     Parameters
     ----------
+    test_id : str
+        Names it for whoever reads the page.
     alternative : str
         What is to be seen, in words, for those who do not see it.
+    failed : callable
+        Called with the exception of a figure that could not be drawn.
     """
 
-    def __init__(self, alternative: str) -> None:
-        self.widget = widgets.Image(
-            format="png", tooltip=alternative, layout=widgets.Layout(max_width="100%")
-        )
-        self.widget.layout.display = "none"
+    def __init__(
+        self, test_id: str, alternative: str, failed: Callable[[Exception], object]
+    ) -> None:
+        self.widget = widgets.HTML()
+        self._words = (controls.escape(test_id), controls.escape(alternative))
         self._lock = threading.Lock()
         self._make: Callable[[], Figure] | None = None
         self._expected = False
-        self._free_at = 0.0
-        self._loop = running_loop()
+        self._background = Background("figure", failed)
+        self._in_kernel = _take_turns_with_cells()
 
     def draw(self, make: Callable[[], Figure], after: float = 0.0) -> None:
         """Draw a figure soon; one asked for before and not drawn yet is forgotten.
@@ -49,15 +60,14 @@ class Picture:
         make : callable
             Makes the figure.
         after : float
-            Seconds to wait. In a script, which has no loop, nothing is drawn before `settle`.
+            Seconds to wait. In a script, which has no cells, nothing is drawn before `settle`.
         """
         with self._lock:
             self._make = make
-            if self._loop is None or self._loop.is_closed() or self._expected:
+            if self._expected or not self._in_kernel:
                 return
             self._expected = True
-        delay = max(after, self._free_at - time.monotonic())
-        self._loop.call_soon_threadsafe(self._loop.call_later, delay, self._draw)
+        self._background.start(lambda stop: self._draw_all(after, stop))
 
     def forget(self) -> None:
         """Do not draw what was asked for and is not drawn yet."""
@@ -65,18 +75,60 @@ class Picture:
             self._make = None
 
     def settle(self) -> None:
-        """Draw now what was asked for; call it from the kernel's own thread only."""
-        self._draw()
-
-    def _draw(self) -> None:
+        """Draw what was asked for and is not drawn yet, here and now."""
         with self._lock:
             make, self._make = self._make, None
-            self._expected = False
-        if make is None:
-            return
-        began = time.monotonic()
+        if make is not None:
+            self._draw(make)
+
+    def _draw_all(self, after: float, stop: threading.Event) -> None:
+        rest = after
+        try:
+            while not stop.wait(rest):
+                with self._lock:
+                    make, self._make = self._make, None
+                    if make is None:
+                        return
+                began = time.monotonic()
+                self._draw(make)
+                rest = min(_REST * (time.monotonic() - began), _REST_AT_MOST)
+        finally:
+            with self._lock:
+                self._expected = False
+
+    def _draw(self, make: Callable[[], Figure]) -> None:
         with _DRAWING:
-            self.widget.value = figures.png(make())
-        self.widget.layout.display = ""
-        now = time.monotonic()
-        self._free_at = now + _REST * (now - began)
+            picture = base64.b64encode(figures.png(make())).decode("ascii")
+        test_id, alternative = self._words
+        self.widget.value = (
+            f'<img data-testid="{test_id}" alt="{alternative}" style="max-width: 100%"'
+            f' src="data:image/png;base64,{picture}">'
+        )
+
+
+_CELL_RUNS = threading.Event()
+
+
+def _take_turns_with_cells() -> bool:
+    """Keep cells and figures apart; returns whether there are cells at all."""
+    shell = get_ipython()
+    if shell is None or not hasattr(shell, "kernel"):
+        return False
+    if _begin_cell not in shell.events.callbacks["pre_run_cell"]:
+        shell.events.register("pre_run_cell", _begin_cell)
+        shell.events.register("post_run_cell", _end_cell)
+        # The cell that makes the first picture is running already.
+        _begin_cell()
+    return True
+
+
+def _begin_cell(*_: object) -> None:
+    _DRAWING.acquire()
+    _CELL_RUNS.set()
+
+
+def _end_cell(*_: object) -> None:
+    # An empty cell ends without having begun.
+    if _CELL_RUNS.is_set():
+        _CELL_RUNS.clear()
+        _DRAWING.release()

@@ -495,6 +495,7 @@ def sweep(
     progress: Callable[[Progress], object] | None = None,
     stop: threading.Event | None = None,
     arrived: Callable[[Tally], object] | None = None,
+    warn: Callable[[str], object] | None = None,
 ) -> pd.DataFrame:
     """Run every scenario of a grid until a goal is met.
 
@@ -521,6 +522,9 @@ def sweep(
     arrived : callable, optional
         Called by the calling thread with what the store had of each scenario, then with the tally
         of each batch.
+    warn : callable, optional
+        Called with what would be a warning; warnings are the whole process's, which a sweep in a
+        background thread should leave alone.
 
     Returns
     -------
@@ -545,8 +549,13 @@ def sweep(
     workers = os.cpu_count() or 1 if workers is None else whole_number("workers", workers, 1)
     goal = Episodes(4_000) if goal is None else goal
     scenarios = grid.scenarios()
-    _warn("of the grid's cells do not fit into the machine and are left out", grid.left_out)
-    _warn("warnings about scenarios", [line for each in scenarios for line in each.warnings])
+    never = [line for each in scenarios for line in each.warnings]
+    too_large = "of the grid's cells do not fit into the machine and are left out"
+    for line in _summed_up(too_large, grid.left_out), _summed_up("warnings about scenarios", never):
+        if line and warn:
+            warn(line)
+        elif line:
+            warnings.warn(line, stacklevel=2)
     with ExitStack() as stack:
         writer = None
         if store is not None:
@@ -612,9 +621,8 @@ def compare(
     return [cell.tally for cell in cells]
 
 
-def _warn(what: str, each: Sequence[object]) -> None:
-    if each:
-        warnings.warn(f"{len(each)} {what}; the first: {each[0]}", stacklevel=3)
+def _summed_up(what: str, each: Sequence[object]) -> str:
+    return f"{len(each)} {what}; the first: {each[0]}" if each else ""
 
 
 def _cell(place: int, scenario: Scenario, goal: Goal, all_found: Mapping[str, Tally]) -> _Cell:
