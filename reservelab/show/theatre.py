@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import ipywidgets as widgets
@@ -13,6 +13,7 @@ from reservelab.model.pack import NOBODY
 from reservelab.model.scenario import Scenario
 from reservelab.show import controls
 from reservelab.show.lanes import Lanes, lanes
+from reservelab.show.picture import Picture
 from reservelab.show.swimlane import swim_lanes
 from reservelab.solve.prove import Proof, prove
 from reservelab.solve.states import TooManyStates
@@ -20,7 +21,6 @@ from reservelab.solve.trace import Story, next_deadlock, trace
 
 _SHORTEST, _EPISODE = "the shortest way into a deadlock", "one episode"
 _MS_A_STEP = 1200
-_DPI = 150
 _LOOKED_AT = 10_000
 
 
@@ -65,7 +65,6 @@ class Theatre:
         self._scenario = told if isinstance(told, Scenario) else None
         self._seed, self._limit = seed, limit
         self._quiet = controls.Quiet()
-        self._drawn: dict[int, bytes] = {}
         self.step = controls.slider("step", 0, 0, 1, "the step whose end is shown; arrow keys move")
         self.step.layout.width = "520px"
         self._play = widgets.Play(
@@ -82,11 +81,13 @@ class Theatre:
         self.note = widgets.HTML()
         self.state = widgets.HTML(layout=widgets.Layout(width="100%", overflow="auto"))
         self.cycle = widgets.HTML(layout=widgets.Layout(width="100%"))
-        self.figure = widgets.Image(
-            format="png", layout=widgets.Layout(max_width="100%"),
-            tooltip="Swim lanes: a lane for each thread up to the step, and who waits for whom. The"
-            " table below says the same in words.",
-        )  # fmt: skip
+        self._picture = Picture(
+            "theatre-figure",
+            "Swim lanes: a lane for each thread up to the step, and who waits for whom. The table"
+            " below says the same in words.",
+            lambda error: self._say(f"the picture could not be drawn: {error!r}"),
+        )
+        self.figure = self._picture.widget
         choices = controls.row(self.way, self.episode, self.next_button)
         choices.layout.display = "none" if self._scenario is None else ""
         self.widget = widgets.VBox([
@@ -124,7 +125,6 @@ class Theatre:
             If a proof is a certificate: there is nothing to play.
         """
         self.lanes = told if isinstance(told, Lanes) else lanes(told)
-        self._drawn = {}
         end = self.lanes.states - 1
         with self._quiet.setting():
             self.step.value = 0
@@ -182,11 +182,7 @@ class Theatre:
         if self._quiet:
             return
         step = self.step.value
-        if step not in self._drawn:
-            file = io.BytesIO()
-            swim_lanes(self.lanes, step).savefig(file, dpi=_DPI, format="png")
-            self._drawn[step] = file.getvalue()
-        self.figure.value = self._drawn[step]
+        self._picture.draw(partial(swim_lanes, self.lanes, step))
         self._show_cycle(step)
         self._show_state(step)
 
