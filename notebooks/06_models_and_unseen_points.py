@@ -37,9 +37,6 @@ seed = 1
 # %%
 # %matplotlib inline
 # %config InlineBackend.print_figure_kwargs = {"dpi": 140}
-import tempfile
-from pathlib import Path
-
 import pandas as pd
 
 import reservelab as rl
@@ -51,9 +48,7 @@ base = rl.Scenario(rl.machines[machine].machine, rl.mixes[mix].mounts(8), rl.Wat
 def run(threads: list[int], reserves: list[int]) -> pd.DataFrame:
     """The tidy frame of a grid, a row for each scenario."""
     axes = {"scheme": schemes, "mix": [mix], "threads": threads, "reserve": reserves}
-    with tempfile.TemporaryDirectory() as directory:
-        store = Path(directory) / "store"
-        return rl.sweep(rl.Grid(base, axes), goal=rl.Episodes(episodes), store=store, seed=seed)
+    return rl.sweep(rl.Grid(base, axes), goal=rl.Episodes(episodes), seed=seed)
 
 
 table = run(threads, reserves)
@@ -76,8 +71,8 @@ fits.goodness()
 
 # %% [markdown]
 # *slope* is the calibration on held-out cells: 1 is calibrated, far from 1 a warning, none a
-# refusal. *scatter* is how far cells lie from the model beyond chance: a scatter of 0.4 is a
-# factor of 1.5 in the hazard.
+# refusal. *scatter* is how far cells lie from the model beyond chance; the fit's text gives it as a
+# factor in the hazard, too.
 #
 # ## How waste grows
 #
@@ -151,4 +146,4 @@ assert pool["holds"].all()
 grows = {scheme: fits.get(scheme, "idle_mean").exponent for scheme in schemes}
 for scheme, exponent in grows.items():
     print(f"idle pages, {scheme}: twice the threads, 2 ** {exponent} times the pages")
-assert grows["perthread"].low > 0 > grows["global lazy refill-completion"].high - 0.1
+assert grows["perthread"].low > grows["global lazy refill-completion"].high
