@@ -36,8 +36,6 @@ seed = 1
 # %config InlineBackend.print_figure_kwargs = {"dpi": 140}
 from dataclasses import replace
 
-import pandas as pd
-
 import reservelab as rl
 from reservelab.show import figures
 from reservelab.show.cells import ends
@@ -117,28 +115,26 @@ figures.dead(table)
 # leaves pages free, that a larger reserve helps.
 
 # %%
-def cell(variant: str, threads: int, reserve: int) -> pd.Series:
-    """One row of the table."""
-    where = "variant == @variant and threads == @threads and reserve == @reserve"
-    return table.query(where).squeeze()
-
-
 few, many, small, large = threads[0], threads[-1], reserves[0], reserves[-1]
 pool = "global on-entry refill-completion"
-rows = {
-    (variant, number, reserve): cell(variant, number, reserve)
-    for variant in ("watermark", pool, "watermark throttle")
-    for number, reserve in ((few, small), (many, small), (many, large))
-}
-columns = ["episodes", "deadlocks", "dead_completion", *ends("deadlock_probability")]
-pd.DataFrame(rows).T[columns]
+throttle = "watermark throttle"
+low, _, high = ends("deadlock_probability")
+cells = table.set_index(["variant", "threads", "reserve"])[
+    ["episodes", "deadlocks", "dead_completion", low, high]
+]
+cells.loc[
+    [
+        (variant, number, reserve)
+        for variant in ("watermark", pool, throttle)
+        for number, reserve in ((few, small), (many, small), (many, large))
+    ]
+]
 
 # %%
-low, _, high = ends("deadlock_probability")
+rows = cells.to_dict("index")
 assert rows["watermark", many, small][low] > rows["watermark", few, small][high]
 assert rows[pool, many, large][low] > rows[pool, many, small][high]
 assert rows[pool, many, large]["dead_completion"] == rows[pool, many, large]["deadlocks"]
-throttle = "watermark throttle"
 assert rows[throttle, many, large][high] < rows[throttle, many, small][low]
 
 # The same writers where no reply needs memory.

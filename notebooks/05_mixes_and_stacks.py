@@ -95,8 +95,8 @@ side_by_side(table[stack])
 # ## Why the safe ones are not safe on a stack
 #
 # The smallest stack there is: two levels of a filesystem that needs one page, two pages in all, one
-# of them the reserve. For mounts beside each other tickets and a semaphore taken on entry are safe.
-# On the stack what an upper section has drawn comes back only when the lower filesystem has
+# of them the reserve. For mounts beside each other tickets and a semaphore taken on entry are
+# safe. On the stack what an upper section has drawn comes back only when the lower filesystem has
 # written its bio, and for that the loop worker must begin a section of its own, which needs what
 # was drawn. A mempool for each level is another reserve for each level, and this program needs one
 # page of it (Dave Chinner: "mempools already give that guarantee to most block devices",
@@ -129,9 +129,9 @@ print(proofs["global on entry", "stacked"])
 # %% [markdown]
 # ## Finding
 #
-# A proof for mounts beside each other says nothing about a stack: tickets and the semaphore on entry
-# are safe there and deadlock here, and the simulation's 95 % interval holds the exact probability of
-# the tickets' deadlock. The mempools' proof carries over, for this program.
+# A proof for mounts beside each other says nothing about a stack: tickets and the semaphore on
+# entry are safe there and deadlock here, and the simulation's 95 % interval holds the exact
+# probability of the tickets' deadlock. The mempools' proof carries over, for this program.
 
 # %%
 for (name, place), proof in proofs.items():

@@ -42,7 +42,8 @@ import pandas as pd
 import reservelab as rl
 from reservelab.show import figures
 
-base = rl.Scenario(rl.machines[machine].machine, rl.mixes[mix].mounts(8), rl.Watermark(64), quota=10)
+mounts = rl.mixes[mix].mounts(threads[0])
+base = rl.Scenario(rl.machines[machine].machine, mounts, rl.Watermark(0), quota=10)
 
 
 def run(threads: list[int], reserves: list[int]) -> pd.DataFrame:

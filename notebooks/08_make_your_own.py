@@ -20,13 +20,14 @@
 # [20041107011638.GJ3851@dualathlon.random](https://lore.kernel.org/all/20041107011638.GJ3851@dualathlon.random/))
 # is one of many. A scheme is five choices, and so is yours: change the two cells below and run all.
 #
-# | choice | what it says | one of |
-# |---|---|---|
-# | start | what is set aside before the first step | nothing, mark, mount_pools, pool, own |
-# | entry | what a thread needs to begin a section | nothing, half_mark, own_by_page, own_at_once, own_full, tickets, semaphore |
-# | grants | where an alloc looks for its page, in order | free, memalloc, own, claim, mount_pool, global_pool |
-# | exit | what a thread does to end its section | nothing, give_back, unclaim, refill, refill_flag_set, wait_full |
-# | returns | where the pages of a completed bio go first | free, mount_pool, own, pool |
+# - **start**, what is set aside before the first step: nothing, mark, mount_pools, pool, own
+# - **entry**, what a thread needs to begin a section: nothing, half_mark, own_by_page,
+#   own_at_once, own_full, tickets, semaphore
+# - **grants**, where an alloc looks for its page, in order: free, memalloc, own, claim, mount_pool,
+#   global_pool
+# - **exit**, what a thread does to end its section: nothing, give_back, unclaim, refill,
+#   refill_flag_set, wait_full
+# - **returns**, where the pages of a completed bio go first: free, mount_pool, own, pool
 #
 # Choices that do not fit together are refused with a line that says why. The engine knows choices,
 # not names: every solver and every panel takes what can be made of them.

@@ -80,7 +80,8 @@ def run(path: Path, directory: Path) -> subprocess.CompletedProcess[str]:
     """Run a notebook with its small parameters where it may leave what it likes."""
     notebook = jupytext.read(path)
     cell = parameters(notebook)
-    cell.source += "".join(f"\n{name} = {value!r}" for name, value in cell.metadata["small"].items())
+    for name, value in cell.metadata["small"].items():
+        cell.source += f"\n{name} = {value!r}"
     jupytext.write(notebook, directory / path.name)
     return subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "--nbmake", f"--nbmake-timeout={SECONDS}",

@@ -1,7 +1,7 @@
 """The theatre's logic, without a browser.
 
-By hand: what the status widgets say at known steps of known deadlocks. Own limits: at every step the
-words are those of the lanes. Nothing here is a statistical test.
+By hand: what the status widgets say at known steps of known deadlocks. Own limits: at every step
+the words are those of the lanes. Nothing here is a statistical test.
 """
 
 import base64
@@ -22,7 +22,6 @@ def picture(theatre: Theatre) -> bytes:
     found = re.search(r'<img data-testid="theatre-figure" .*base64,([^"]*)"', theatre.figure.value)
     assert found, theatre.figure.value
     return base64.b64decode(found[1])
-
 
 
 def data(value: str, test_id: str) -> dict[str, str]:

@@ -8,7 +8,6 @@ from typing import Any
 
 import ipywidgets as widgets
 
-from reservelab.model.errors import BadInput
 from reservelab.model.pack import NOBODY
 from reservelab.model.scenario import Scenario
 from reservelab.show import controls
