@@ -7,7 +7,7 @@ READY := .venv/.ready
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test verify bench lab lock
+.PHONY: help demo test verify bench lab notebooks lock
 
 help: ## list the targets
 	@sed -nE 's/^([a-z]+):[^#]*## (.*)/make \1\t\2/p' Makefile | expand -t 14
@@ -28,8 +28,11 @@ verify: $(READY) ## every test, the slow ones too, with fresh random examples
 bench: $(READY) ## events per second of the engine, beside C and SimPy
 	$(BIN)/python -m tests.benchmarks.bench_engine
 
-lab: $(READY) ## JupyterLab on this directory
-	$(BIN)/jupyter lab
+lab: $(READY) ## JupyterLab on the notebooks
+	$(BIN)/reservelab lab
+
+notebooks: $(READY) ## run every notebook with its real parameters: some minutes
+	$(BIN)/pytest --nbmake --nbmake-timeout=180 -v notebooks/*.ipynb
 
 lock: ## choose the versions in requirements.lock anew (needs uv)
 	$(UV) pip compile pyproject.toml --all-extras --universal --python-version 3.11 --upgrade \

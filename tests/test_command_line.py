@@ -31,7 +31,7 @@ from reservelab.__main__ import main, parser
 from reservelab.model.catalogue import machines
 
 PROGRAM = [sys.executable, "-m", "reservelab"]
-VERBS = ("simulate", "trace", "exact", "prove", "export", "sweep", "fit", "figures")
+VERBS = ("simulate", "trace", "exact", "prove", "export", "sweep", "fit", "figures", "lab")
 
 SCENARIO: dict[str, Any] = {
     "machine": {"pages": 12},
@@ -681,6 +681,34 @@ def test_a_torn_part_is_warned_of_and_runs_again(command: Command) -> None:
     # With its only part torn there is nothing left to fit.
     assert fitted.code == 2
     assert swept(command).err == ""
+
+
+# --- Lab -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("browser", [True, False])
+def test_lab_becomes_jupyterlab_on_the_notebooks(
+    command: Command, monkeypatch: pytest.MonkeyPatch, browser: bool
+) -> None:
+    called: list[list[str]] = []
+    monkeypatch.setattr(os, "execv", lambda program, words: called.append([program, *words]))
+    Path("mine").mkdir()
+    assert command("lab", "mine", *([] if browser else ["--no-browser"])).code == 0
+    ((program, *words),) = called
+    assert program == words[0] == sys.executable
+    assert words[1:4] == ["-m", "jupyterlab", "--notebook-dir=mine"]
+    assert words[4:] == ([] if browser else ["--no-browser"])
+
+
+def test_lab_needs_notebooks_and_an_extra(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused(command("lab"), "DIR")
+    Path("notebooks").mkdir()
+    forget(monkeypatch, "jupyterlab")
+    outcome = command("lab")
+    refused(outcome, "lab")
+    assert "reservelab[notebook]" in outcome.err
 
 
 # --- Swim lanes ----------------------------------------------------------------------------------

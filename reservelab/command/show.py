@@ -1,8 +1,11 @@
-"""The verbs that draw."""
+"""The verbs that draw, and the one that opens the notebooks."""
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
+import os
+import sys
 import warnings
 from importlib import metadata
 from pathlib import Path
@@ -27,6 +30,15 @@ def add_verbs(verbs: Any) -> None:  # noqa: ANN401 - argparse has no public name
     told = "directory for the figures and the table (STORE/figures)"
     figures.add_argument("--output", metavar="DIR", help=told)
     add_json(figures)
+
+    lab = add_verb(
+        verbs, "lab", "[DIR]", "open the notebooks in JupyterLab",
+        "notebooks --no-browser", _lab,
+    )  # fmt: skip
+    told = "where they are (notebooks, as in a checkout)"
+    lab.add_argument("notebooks", nargs="?", default="notebooks", metavar="DIR", help=told)
+    told = "print an address to open instead of opening it"
+    lab.add_argument("--no-browser", action="store_true", help=told)
 
 
 def _figures(options: argparse.Namespace, bar: Bar) -> None:
@@ -57,6 +69,18 @@ def _figures(options: argparse.Namespace, bar: Bar) -> None:
         print_json({"store": options.store, "files": [str(path) for path in files]})
     else:
         print("\n".join([text, *map(str, files)]))
+
+
+def _lab(options: argparse.Namespace, bar: Bar) -> None:  # noqa: ARG001 - Lab shows its own progress
+    if importlib.util.find_spec("jupyterlab") is None:
+        right = "install reservelab with its extra: reservelab[notebook]"
+        raise BadInput("lab", "JupyterLab is not installed", right)
+    folder = Path(options.notebooks)
+    if not folder.is_dir():
+        raise BadInput("DIR", f"there is no directory {str(folder)!r}", "give where notebooks are")
+    words = [sys.executable, "-m", "jupyterlab", f"--notebook-dir={folder}"]
+    # In place of this process, so that Ctrl-C and signals go to Lab alone.
+    os.execv(sys.executable, words + ["--no-browser"] * options.no_browser)
 
 
 def needs_figures() -> None:
