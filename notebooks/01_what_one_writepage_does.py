@@ -99,7 +99,7 @@ rl.swim_lanes(story)
 #
 # An alloc takes one page a step. A thread that holds some of its pages and finds no other waits,
 # and keeps what it holds. With fewer pages than the worst case one thread is enough to stop for
-# ever: it waits for a page, and nobody but itself has one. `prove` finds the shortest way there.
+# ever: it waits for a page, and nobody but itself has one. `prove` finds a shortest path to that.
 
 # %%
 rl.swim_lanes(rl.prove(alone(fs.nr_pages - 1)))

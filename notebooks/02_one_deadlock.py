@@ -53,7 +53,7 @@ def proposal(waiting: str = "asleep", **choices: object) -> rl.Scenario:
 # %% [markdown]
 # ## The theatre
 #
-# The shortest way into a deadlock, played. The slider and the buttons move through the steps (Tab
+# The shortest path into a deadlock, played. The slider and the buttons move through the steps (Tab
 # reaches them, arrow keys move the slider); *To the cycle* goes to where it closes. A lane shows
 # where its thread stands, the pages it has, its locks and the semaphore; at the right, dashed
 # arrows go from a thread to what it waits for, solid ones from there to who holds it. The pool is

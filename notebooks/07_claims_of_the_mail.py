@@ -64,7 +64,7 @@ rl.Theatre(counterexample.proof)
 # ## The repairs, and what each costs
 #
 # Every scheme in the same five situations (pages only, a lock between two allocations, a stack,
-# users who take free pages, a network whose replies need one): the shortest way into a deadlock, or
+# users who take free pages, a network whose replies need one): the shortest path into a deadlock, or
 # *safe*; then idle pages and throughput, exact.
 
 # %%

@@ -124,7 +124,7 @@ safe = pd.DataFrame(rows).pivot(index="scheme", columns="situation", values="saf
 safe.loc[[scheme.variant for scheme in candidates]]
 
 # %% [markdown]
-# Where it is unsafe, the theatre plays the shortest way; where it is safe, an episode.
+# Where it is unsafe, the theatre plays the shortest path; where it is safe, an episode.
 
 # %%
 rl.Theatre(trial(mine, situations["stacked"]), seed=seed)

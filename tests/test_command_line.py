@@ -731,7 +731,7 @@ def test_a_certificate_has_no_way_to_draw(command: Command) -> None:
     outcome = command("prove", *SMALL[4:], "--scheme", "perthread whole", "--figure", "way.svg")
     assert outcome.code == 0
     assert outcome.out.startswith("SAFE")
-    assert outcome.err == "warning: way.svg: not made; there is no way to draw\n"
+    assert outcome.err == "warning: way.svg: not made; there is no path to draw\n"
     assert not Path("way.svg").exists()
 
 

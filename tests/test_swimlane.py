@@ -84,7 +84,7 @@ def test_a_known_deadlock() -> None:
     proof = rl.prove(abba())
     figure = swim_lanes(proof)
     written = texts(figure)
-    assert "global lazy refill-completion, asleep: a shortest way, 7 steps" in written
+    assert "global lazy refill-completion, asleep: a shortest path, 7 steps" in written
     assert f"{len(proof.path)}" in written
     assert {"> fs/0 flusher 0", "> fs/0 flusher 1", "semaphore", "lock journal"} <= set(written)
     (cycle,) = (text for text in written if text.startswith("The cycle, closed since step 7:"))

@@ -102,6 +102,6 @@ def draw_story(story: Story, file: Path) -> None:
         "scenario": story.scenario.digest,
         "rules": str(RULES_VERSION),
         "package": f"reservelab {metadata.version('reservelab')}",
-        "episode": "a shortest way" if story.seed is None else f"{story.seed}, {story.episode}",
+        "episode": "a shortest path" if story.seed is None else f"{story.seed}, {story.episode}",
     }
     save(swim_lanes(story), file.with_suffix(""), about, [file.suffix.removeprefix(".")])

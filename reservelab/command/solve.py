@@ -141,7 +141,7 @@ def _prove(options: argparse.Namespace, bar: Bar) -> int:
     if options.figure and result.story:
         draw_story(result.story, options.figure)
     elif options.figure:
-        warnings.warn(f"{options.figure}: not made; there is no way to draw", stacklevel=2)
+        warnings.warn(f"{options.figure}: not made; there is no path to draw", stacklevel=2)
     return 0 if result.safe else 1
 
 

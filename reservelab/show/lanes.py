@@ -88,7 +88,7 @@ class Lanes:
 
 
 def lanes(told: Story | Proof) -> Lanes:
-    """Cut a story, or the shortest way into trouble that a proof found, into lanes.
+    """Cut a story, or the shortest path into trouble that a proof found, into lanes.
 
     Parameters
     ----------
@@ -103,11 +103,11 @@ def lanes(told: Story | Proof) -> Lanes:
     Raises
     ------
     BadInput
-        If it is a certificate: there is no way to show.
+        If it is a certificate: there is no path to show.
     """
     if isinstance(told, Proof):
         if told.story is None:
-            wrong, right = "is a certificate: no way into a deadlock exists", "give another one"
+            wrong, right = "is a certificate: it has no path into a deadlock", "give another one"
             raise BadInput("proof", wrong, right)
         told = told.story
     reader = _Reader(told.scenario)

@@ -219,7 +219,7 @@ class _Picture:
         story = self.story
         which = f"seed {story.seed}, episode {story.episode}"
         if story.seed is None:
-            which = f"a shortest way, {len(story.events)} steps"
+            which = f"a shortest path, {len(story.events)} steps"
         first = f"{story.scenario.scheme.variant}, {story.scenario.waiting}: {which}"
         event = story.events[self.step - 1] if self.step else story.start
         end = f"; {story.ending}" if self.step == len(story.events) else ""
@@ -302,7 +302,7 @@ class _Picture:
         activity = part["activity"]
         if activity in ("waiting", "asleep"):
             what = part["what"].removeprefix("a ").removeprefix("the ")
-            words = [f"{activity}: {what}", what]
+            words = [f"{activity}: {what}", what, activity]
         else:
             verb = part["place"].split()[0]
             words = [verb] if ":" in part["place"] else [part["place"], verb]  # no distributions
@@ -332,7 +332,7 @@ class _Picture:
         for text in words:
             if _wide(text, _FONT) + 3 <= end - x:
                 # Neither hatches nor arrows go through the words.
-                ground = {"facecolor": face, "edgecolor": "none", "pad": 0.8}
+                ground = {"facecolor": face, "edgecolor": "none", "pad": 0.1}
                 self._write((x + end) / 2, y + _ROW / 2, text, ha="center", color=ink, bbox=ground)
                 return
 

@@ -1,4 +1,4 @@
-"""The deadlock theatre: one episode, or the shortest way into a deadlock, played step by step."""
+"""The deadlock theatre: one episode, or the shortest path into a deadlock, played step by step."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from reservelab.solve.prove import Proof, prove
 from reservelab.solve.states import TooManyStates
 from reservelab.solve.trace import Story, next_deadlock, trace
 
-_SHORTEST, _EPISODE = "the shortest way into a deadlock", "one episode"
+_SHORTEST, _EPISODE = "the shortest path into a deadlock", "one episode"
 _MS_A_STEP = 1200
 _LOOKED_AT = 10_000
 
@@ -32,12 +32,12 @@ class Theatre:
     Parameters
     ----------
     told : Story or Proof or Lanes or Scenario
-        What `trace`, `prove` or `lanes` returned. Of a scenario the shortest way into a deadlock is
+        What `trace`, `prove` or `lanes` returned. Of a scenario the shortest path into a deadlock is
         played, or, where there is none or it is too far, an episode; the reader can choose.
     seed : int
         Of a scenario's episodes.
     limit : int
-        The most states to store while looking for a scenario's shortest way.
+        The most states to store while looking for a scenario's shortest path.
 
     Attributes
     ----------
@@ -158,7 +158,7 @@ class Theatre:
             try:
                 proof = prove(self._scenario, limit=self._limit)
             except TooManyStates as error:
-                self._say(f"{error.wrong}, so no shortest way was looked for: an episode instead")
+                self._say(f"{error.wrong}, so no shortest path was looked for: an episode instead")
             else:
                 told = proof if proof.story else None
                 if told is None:
