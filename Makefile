@@ -25,8 +25,9 @@ test: $(READY) ## what CI checks: ruff, mypy, pytest with doctests
 verify: $(READY) ## every test, the slow ones too, with fresh random examples
 	$(BIN)/pytest -m "" --hypothesis-profile=verify
 
-bench: $(READY) ## events per second of the engine, beside C and SimPy
+bench: $(READY) ## the engine beside C and SimPy, splitting beside plain Monte Carlo
 	$(BIN)/python -m tests.benchmarks.bench_engine
+	$(BIN)/python -m tests.benchmarks.bench_rare
 
 lab: $(READY) ## JupyterLab on the notebooks
 	$(BIN)/reservelab lab

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from reservelab.study.grid import Grid
     from reservelab.study.repairs import repairs
     from reservelab.study.results import Store
+    from reservelab.study.search import Search, search
+    from reservelab.study.smallest import Smallest, smallest
     from reservelab.study.sweep import Episodes, Precision, sweep
 
 __version__ = "0.1.0"
@@ -61,6 +63,8 @@ _MODULES = {
     "study.grid": ("Grid",),
     "study.repairs": ("repairs",),
     "study.results": ("Store",),
+    "study.search": ("Search", "search"),
+    "study.smallest": ("Smallest", "smallest"),
     "study.sweep": ("Episodes", "Precision", "sweep"),
 }
 _LATER = {name: module for module, names in _MODULES.items() for name in names}
@@ -87,6 +91,8 @@ __all__ = [
     "Rare",
     "Scenario",
     "Scheme",
+    "Search",
+    "Smallest",
     "Step",
     "Store",
     "Story",
@@ -107,7 +113,9 @@ __all__ = [
     "prove",
     "rare",
     "repairs",
+    "search",
     "simulate",
+    "smallest",
     "smallest_reserve",
     "stacks",
     "submit",

@@ -31,7 +31,10 @@ from reservelab.__main__ import main, parser
 from reservelab.model.catalogue import machines
 
 PROGRAM = [sys.executable, "-m", "reservelab"]
-VERBS = ("simulate", "trace", "exact", "prove", "export", "sweep", "fit", "figures", "lab")
+VERBS = (
+    "simulate", "trace", "exact", "prove", "rare", "export", "sweep", "fit", "claims", "search",
+    "figures", "lab",
+)  # fmt: skip
 
 SCENARIO: dict[str, Any] = {
     "machine": {"pages": 12},
@@ -725,6 +728,12 @@ def test_a_way_is_drawn(command: Command, verb: str, suffix: str) -> None:
     assert drawn == plain
     magic = {"svg": b"<?xml", "png": b"\x89PNG", "pdf": b"%PDF"}[suffix]
     assert Path(f"way.{suffix}").read_bytes().startswith(magic)
+
+
+def test_the_smallest_unsafe_one_is_drawn(command: Command) -> None:
+    outcome = command("prove", *SMALL, "--smallest", "3,7", "--figure", "way.svg")
+    assert outcome.code == 1
+    assert Path("way.svg").read_bytes().startswith(b"<?xml")
 
 
 def test_a_certificate_has_no_way_to_draw(command: Command) -> None:

@@ -20,6 +20,10 @@ class _Format(argparse.RawDescriptionHelpFormatter):
     def __init__(self, prog: str) -> None:
         super().__init__(prog, max_help_position=22, width=79)
 
+    def _format_usage(self, *parts: Any) -> str:  # noqa: ANN401
+        """Leave the blank line after it out: one more option fits the screen."""
+        return f"{super()._format_usage(*parts).rstrip()}\n"
+
 
 class Parser(argparse.ArgumentParser):
     """A parser that complains in one line and prints no colour."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import re
 import warnings
-from typing import Any, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 from reservelab.command.parser import add_figure, add_json, add_number, add_verb
 from reservelab.command.scenario import add_scenario, read_scenario
@@ -12,6 +14,9 @@ from reservelab.command.show import draw_story, needs_figures
 from reservelab.command.terminal import STARTING, Bar, print_json, records
 from reservelab.model.errors import BadInput
 from reservelab.model.scenario import RULES_VERSION, Scenario
+
+if TYPE_CHECKING:
+    from reservelab.solve.prove import Proof
 
 
 def add_verbs(verbs: Any) -> None:  # noqa: ANN401 - argparse has no public name for it
@@ -51,13 +56,17 @@ def add_verbs(verbs: Any) -> None:  # noqa: ANN401 - argparse has no public name
     add_scenario(prove)
     told = "threads start over for ever, whatever their quota"
     prove.add_argument("--unbounded", action="store_true", help=told)
+    told = "the smallest unsafe one: up to N threads, M pages"
+    prove.add_argument("--smallest", type=_bounds, metavar="N,[K-]M", help=told)
+    told = "for --smallest: each page more is one more in the reserve"
+    prove.add_argument("--reserve-follows", action="store_true", help=told)
     add_number(prove, "--limit", 1, "the most states to store", 20_000_000)
     add_figure(prove)
     add_json(prove)
 
     rare = add_verb(
         verbs, "rare", "[SCENARIO.toml]", "estimate a deadlock too rare to be counted",
-        "data/scenarios/late_semaphore.toml", _rare, undecided=3,
+        "--scheme mempool --reserve 8 --mount ext2:8 --pages 20", _rare, undecided=3,
     )  # fmt: skip
     add_scenario(rare)
     add_number(rare, "--trajectories", 10, "of each stage of each replicate", 1_000)
@@ -129,20 +138,29 @@ def _exact(options: argparse.Namespace, bar: Bar) -> None:
 
 def _prove(options: argparse.Namespace, bar: Bar) -> int:
     scenario = read_scenario(options)
-    from reservelab.solve.prove import prove
-
+    quota: Literal["own", "unbounded"] = "unbounded" if options.unbounded else "own"
     if options.figure:
         needs_figures()
     warn(scenario)
+    if options.smallest is not None:
+        return _smallest(options, bar, scenario, quota)
+    if options.reserve_follows:
+        raise BadInput("--reserve-follows", "without --smallest", "give --smallest too")
+    from reservelab.solve.prove import prove
+
     with bar(STARTING):
-        quota: Literal["own", "unbounded"] = "unbounded" if options.unbounded else "own"
         result = prove(scenario, quota, options.limit, bar.explore)
     print(result.to_json() if options.json else result)
-    if options.figure and result.story:
-        draw_story(result.story, options.figure)
-    elif options.figure:
-        warnings.warn(f"{options.figure}: not made; there is no path to draw", stacklevel=2)
+    _draw(options.figure, result)
     return 0 if result.safe else 1
+
+
+def _draw(file: Path | None, proof: Proof | None) -> None:
+    """Draw the path that a proof has, if somebody wants it."""
+    if file and proof and proof.story:
+        draw_story(proof.story, file)
+    elif file:
+        warnings.warn(f"{file}: not made; there is no path to draw", stacklevel=2)
 
 
 def _rare(options: argparse.Namespace, bar: Bar) -> None:
@@ -155,6 +173,35 @@ def _rare(options: argparse.Namespace, bar: Bar) -> None:
             scenario, options.seed, options.trajectories, options.workers, progress.count
         )
     print(result.to_json() if options.json else result)
+
+
+def _bounds(text: str) -> tuple[int, int, int | None]:
+    """Read N,M or N,K-M: threads up to N, pages up to M and, if wanted, from K."""
+    found = re.fullmatch(r"([1-9][0-9]{0,8}),(?:([0-9]{1,9})-)?([0-9]{1,9})", text)
+    if found is None:
+        wrong = f"{text!r} is not threads and pages"
+        raise argparse.ArgumentTypeError(f"{wrong}; write such as 5,8 or 5,4-8")
+    fewest = None if found[2] is None else int(found[2])
+    return int(found[1]), int(found[3]), fewest
+
+
+def _smallest(
+    options: argparse.Namespace, bar: Bar, scenario: Scenario, quota: Literal["own", "unbounded"]
+) -> int:
+    from reservelab.study.smallest import smallest
+
+    with bar(STARTING, total=1, unit="configurations"):
+        follows: Literal["fixed", "follows"] = "follows" if options.reserve_follows else "fixed"
+        threads, most, fewest = options.smallest
+        found = smallest(
+            scenario, threads, most, fewest, follows, quota, options.limit, progress=bar.count
+        )
+    print(found.to_json() if options.json else found)
+    _draw(options.figure, found.proof)
+    if found.safe is None:
+        undecided: int = options.undecided
+        return undecided
+    return 0 if found.safe else 1
 
 
 def _export(options: argparse.Namespace, bar: Bar) -> None:  # noqa: ARG001 - nothing takes long

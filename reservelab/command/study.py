@@ -58,6 +58,18 @@ def add_verbs(verbs: Any) -> None:  # noqa: ANN401 - argparse has no public name
     add_number(claims, "--limit", 1, "the most states to store for one question", 2_000_000)
     add_json(claims)
 
+    search = add_verb(
+        verbs, "search", "[SCENARIO.toml ...]", "walk the space of schemes: who is safe everywhere",
+        "commit", _search,
+    )  # fmt: skip
+    told = "files, or names of files in data/search (all of these)"
+    search.add_argument("scenarios", nargs="*", metavar="SCENARIO.toml", help=told)
+    add_number(search, "--limit", 1, "the most states to store for one scenario", 1_000_000)
+    add_number(search, "--workers", 1, "threads to compute with (all processors)")
+    told = "write the report between the markers of this file too"
+    search.add_argument("--into", metavar="FILE", help=told)
+    add_json(search)
+
 
 def _sweep(options: argparse.Namespace, bar: Bar) -> None:
     from reservelab.study.grid import Grid
@@ -173,3 +185,29 @@ def _claims(options: argparse.Namespace, bar: Bar) -> None:
         else:
             result = judge(chosen[0], options.limit, progress=bar.count)
     print(result.to_json() if options.json else result)
+
+
+def _search(options: argparse.Namespace, bar: Bar) -> None:
+    from reservelab.study.search import document, read_scenarios, search, shipped_scenarios
+
+    into = options.into and Path(options.into).read_text(encoding="utf-8")
+    asked = shipped_scenarios()
+    if options.scenarios:
+        files = [name for name in options.scenarios if name not in asked or Path(name).exists()]
+        for name in files:
+            read_text(name)
+        named = {name: asked[name] for name in options.scenarios if name not in files}
+        asked = named | read_scenarios(map(Path, files))
+    with bar(STARTING, total=1, unit="scenarios"):
+        found = search(asked, limit=options.limit, workers=options.workers, progress=bar.count)
+    if into:
+        Path(options.into).write_text(document(into, found), encoding="utf-8")
+    if options.json:
+        space = found.space
+        tables = {"misfits": space.misfits, "ranking": found.ranking()}
+        tables |= {"unstacked": found.ranking(found.unstacked), "stacks": found.stacks}
+        tables |= {"answers": found.frame()}
+        about = {"combinations": space.combinations, "schemes": space.schemes, "limit": found.limit}
+        print_json(about | {name: records(table) for name, table in tables.items()})
+    else:
+        print(found)

@@ -93,7 +93,7 @@ class Scheme:
         gates = (draws_pool, entry == "tickets")
         return [
             (len(grants) < len(self.grants), "grants", "a source is named twice", "name it once"),
-            ({"free", "memalloc"} <= grants, "grants", "both free and memalloc", "choose one"),
+            ({"free", "memalloc"} <= grants, "grants", "both free and memalloc", "name only one"),
             (not grants & {"free", "memalloc"}, "grants", "no free pages", "name free or memalloc"),
             (
                 self.start in ("mark", "mount_pools") and self.reserve is None,
