@@ -32,8 +32,8 @@ class Theatre:
     Parameters
     ----------
     told : Story or Proof or Lanes or Scenario
-        What `trace`, `prove` or `lanes` returned. Of a scenario the shortest path into a deadlock is
-        played, or, where there is none or it is too far, an episode; the reader can choose.
+        What `trace`, `prove` or `lanes` returned. Of a scenario the shortest path into a deadlock
+        is played, or, where there is none or it is too far, an episode; the reader can choose.
     seed : int
         Of a scenario's episodes.
     limit : int
