@@ -111,8 +111,8 @@ figures.dead(table)
 # hurts. What is set aside comes out of the same pages, a writepage takes a free page first, and on
 # this mix a reply that completes a bio needs free pages too, which no pool gives it: every deadlock
 # of the pool below is one in which replies wait for pages. Where replies need none, the same
-# writers under the same scheme are not seen to deadlock. It is the throttle, which keeps writers out
-# and so leaves pages free, that a larger reserve helps.
+# writers under the same scheme are not seen to deadlock. It is the throttle, which keeps writers
+# out and so leaves pages free, that a larger reserve helps.
 
 # %%
 few, many, small, large = threads[0], threads[-1], reserves[0], reserves[-1]

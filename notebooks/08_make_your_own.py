@@ -185,7 +185,7 @@ side_by_side(pd.DataFrame([tally.row() for tally in tallies]), exact)
 # %% [markdown]
 # ## Finding
 #
-# The proposal as posted is not among the safe schemes, whichever of the scenarios are asked.
+# The proposal as posted is not among the safe schemes in any of the sets of scenarios above.
 # Whatever you made above: the solvers must agree about it. Where it is proved safe the exact
 # probability of a deadlock is zero, and the simulation's 95 % interval holds it either way. It took
 # part in every panel.
