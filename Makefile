@@ -3,11 +3,12 @@ PYTHON ?= python3
 UV ?= uv
 BIN := .venv/bin
 READY := .venv/.ready
+STORM := .venv-storm/.ready
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test verify bench lab notebooks lock
+.PHONY: help demo test verify storm bench lab notebooks lock
 
 help: ## list the targets
 	@sed -nE 's/^([a-z]+):[^#]*## (.*)/make \1\t\2/p' Makefile | expand -t 14
@@ -22,12 +23,16 @@ test: $(READY) ## what CI checks: ruff, mypy, pytest with doctests
 	$(BIN)/mypy
 	$(BIN)/pytest
 
-verify: $(READY) ## every test, the slow ones too, with fresh random examples
-	$(BIN)/pytest -m "" --hypothesis-profile=verify
+verify: $(READY) storm ## every test, with fresh examples, mutants and Storm; data/verification
+	$(BIN)/pytest -m "" --hypothesis-profile=verify --seed=$$(date +%Y%m%d) \
+	    --table=data/verification
 
-bench: $(READY) ## the engine beside C and SimPy, splitting beside plain Monte Carlo
+storm: $(STORM) ## the model checker that verify and bench compare with, in .venv-storm
+
+bench: $(READY) storm ## engine beside C and SimPy, splitting beside Monte Carlo, exact beside Storm
 	$(BIN)/python -m tests.benchmarks.bench_engine
 	$(BIN)/python -m tests.benchmarks.bench_rare
+	$(BIN)/python -m tests.benchmarks.bench_storm
 
 lab: $(READY) ## JupyterLab on the notebooks
 	$(BIN)/reservelab lab
@@ -51,3 +56,12 @@ $(READY): pyproject.toml requirements.lock
 	    "$${install[@]}" --quiet --no-deps -r requirements.lock; \
 	    "$${install[@]}" --quiet --no-deps --no-build-isolation -e .
 	@touch $@
+
+# Beside the project, for its licence and its size. Not every system has a wheel: then nothing is
+# compared with Storm, the tests that would say that they were skipped, and so does their table.
+$(STORM): tests/storm.lock
+	@echo "making .venv-storm from tests/storm.lock"
+	@$(PYTHON) -m venv .venv-storm
+	@if .venv-storm/bin/python -m pip install --progress-bar off --quiet --no-deps \
+	        --only-binary :all: -r tests/storm.lock; then touch $@; \
+	    else echo "no Storm for this system: nothing will be compared with it" >&2; fi

@@ -1,13 +1,15 @@
 """Storm, a model checker that knows nothing of this package, solving what `prism` exports.
 
-stormpy is no requirement of the project: its wheel is large and its licence the GPL, version 3. Who
-wants the comparison installs it beside the project, with pip or uv.
+stormpy is no requirement of the project: its wheel is large, there is none for many systems, and
+its licence is the GPL, version 3. `make storm` installs tests/storm.lock beside the project, in
+.venv-storm, from where it is imported here; `make verify` and `make bench` do so first.
 """
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
+import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -16,7 +18,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-MISSING = "stormpy is not installed, so nothing is compared with Storm"
+MISSING = "stormpy is not installed (make storm), so nothing is compared with Storm"
 DEADLOCK = 'P=? [ F "deadlock" & !"completed" ]'
 
 
@@ -42,6 +44,11 @@ class Checked:
 
 
 def available() -> bool:
+    beside = Path(__file__).parents[1] / ".venv-storm"
+    python = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    packages = str(beside / "lib" / python / "site-packages")
+    if packages not in sys.path:
+        sys.path.append(packages)  # last, so that what both environments have is the project's
     return importlib.util.find_spec("stormpy") is not None
 
 

@@ -13,21 +13,21 @@ states: nothing is merged in the text, and it tells bios apart where `exact` doe
 import ast
 import random
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import permutations, product
+from itertools import product
 from pathlib import Path
 from types import CodeType
-from typing import Any, get_args
+from typing import Any
 
+import drawn_scenarios
 import naive
 import pytest
 import storm_checker
 from solved_cases import EXACT, OWN, scenario_from_case
 
 import reservelab as rl
-from reservelab.model import schemes
 from reservelab.solve import export
 from reservelab.solve.export import prism
 
@@ -251,20 +251,7 @@ def same_states(scenario: rl.Scenario) -> bool:
 
 def composed_schemes() -> list[rl.Scheme]:
     """Every combination of the five choices that the package accepts and has no name for."""
-    grants = [g for n in (1, 2, 3) for g in permutations(get_args(schemes.Grant), n)]
-    choices = (schemes.Start, schemes.Entry, schemes.Exit, schemes.Returns)
-    found = []
-    for start, entry, leave, returns in product(*map(get_args, choices)):
-        for order in grants:
-            for reserve in (None, 2):
-                try:
-                    scheme = rl.Scheme(start, entry, order, leave, returns, reserve)
-                except rl.BadInput:
-                    continue
-                if scheme.family == "custom":
-                    found.append(scheme)
-                break
-    return found
+    return [s for s in drawn_scenarios.composed_schemes() if s.family == "custom"]
 
 
 def scenario_of(scheme: rl.Scheme, waiting: str) -> rl.Scenario:
@@ -320,6 +307,11 @@ def test_commands_do_not_grow_with_pages_and_quota() -> None:
         assert len(many) == len(read(prism(replace(larger, quota=2000))).commands)
 
 
+@pytest.mark.truth(
+    "independent implementation",
+    "the PRISM text, read by a reader of its own",
+    "tests/test_export.py",
+)
 @pytest.mark.parametrize("case", [pytest.param(case, id=name) for name, case in SMALL])
 def test_the_text_means_the_solved_case(case: dict[str, Any]) -> None:
     scenario = scenario_from_case(case["scenario"])
@@ -388,54 +380,70 @@ def storm() -> Callable[..., storm_checker.Checked]:
     return partial(storm_checker.check, bounds=True)
 
 
-def difference(storm: Callable[..., storm_checker.Checked], scenario: rl.Scenario) -> str:
-    """What Storm and `exact` do not agree on."""
-    solved = rl.exact(scenario)
-    asked = [storm_checker.DEADLOCK]
-    expected: list[float] = [solved.deadlock_probability]
-    if solved.time and solved.idle_reserve_mean is not None and solved.inside is not None:
-        asked += [storm_checker.reward(name) for name in ("time", "idle", "inside")]
-        integrals = (1.0, solved.idle_reserve_mean, solved.inside)
-        expected += [solved.time * integral for integral in integrals]
-    found = storm(prism(scenario), asked)
-    pairs = zip(found.values, expected, strict=True)
-    wrong = [pair for pair in pairs if pair[0] != pytest.approx(pair[1], rel=DIGITS, abs=1e-14)]
-    if same_states(scenario) and found.states != solved.unmerged_states:
-        wrong.append((found.states, solved.unmerged_states))
-    return ", ".join(f"{ours} for {theirs}" for theirs, ours in wrong)
-
-
-@pytest.mark.verify
-def test_storm_agrees_on_every_solved_case(storm: Callable[..., storm_checker.Checked]) -> None:
-    found = {name: difference(storm, scenario_from_case(case["scenario"])) for name, case in CASES}
-    assert {name: wrong for name, wrong in found.items() if wrong} == {}
-
-
-@pytest.mark.verify
-def test_storm_agrees_on_every_composed_scheme(
+def compare(
     storm: Callable[..., storm_checker.Checked],
+    scenarios: Mapping[str, rl.Scenario],
+    record_property: Callable[[str, object], None],
 ) -> None:
-    found = {
-        f"{scheme.variant}, {waiting}": difference(storm, scenario_of(scheme, waiting))
+    """Assert that Storm and `exact` agree on all, to ten digits and on the number of states."""
+    worst, wrong = 0.0, dict[str, list[tuple[float, float]]]()
+    for name, scenario in scenarios.items():
+        solved = rl.exact(scenario)
+        asked = [storm_checker.DEADLOCK]
+        expected: list[float] = [solved.deadlock_probability]
+        if solved.time and solved.idle_reserve_mean is not None and solved.inside is not None:
+            asked += [storm_checker.reward(name) for name in ("time", "idle", "inside")]
+            integrals = (1.0, solved.idle_reserve_mean, solved.inside)
+            expected += [solved.time * integral for integral in integrals]
+        found = storm(prism(scenario), asked)
+        pairs = list(zip(found.values, expected, strict=True))
+        off = [pair for pair in pairs if pair[0] != pytest.approx(pair[1], rel=DIGITS, abs=1e-14)]
+        if same_states(scenario) and found.states != solved.unmerged_states:
+            off.append((found.states, solved.unmerged_states))
+        if off:
+            wrong[name] = off
+        large = [pair for pair in pairs if max(pair) > 1e-12]
+        worst = max([worst, *(abs(a - b) / max(a, b) for a, b in large)])
+    record_property("scenarios", len(scenarios))
+    record_property("deviation", worst)
+    assert wrong == {}
+
+
+@pytest.mark.verify
+@pytest.mark.truth(
+    "independent implementation", "Storm on every solved case", "Storm, by the PRISM export"
+)
+def test_storm_agrees_on_every_solved_case(
+    storm: Callable[..., storm_checker.Checked], record_property: Callable[[str, object], None]
+) -> None:
+    scenarios = {name: scenario_from_case(case["scenario"]) for name, case in CASES}
+    compare(storm, scenarios, record_property)
+
+
+@pytest.mark.verify
+@pytest.mark.truth(
+    "independent implementation", "Storm on every composed scheme", "Storm, by the PRISM export"
+)
+def test_storm_agrees_on_every_composed_scheme(
+    storm: Callable[..., storm_checker.Checked], record_property: Callable[[str, object], None]
+) -> None:
+    scenarios = {
+        f"{scheme.variant}, {waiting}": scenario_of(scheme, waiting)
         for scheme, waiting in product(composed_schemes(), ("asleep", "racing"))
     }
-    assert {name: wrong for name, wrong in found.items() if wrong} == {}
+    compare(storm, scenarios, record_property)
 
 
 @pytest.mark.verify
+@pytest.mark.truth(
+    "independent implementation", "Storm on fresh scenarios", "Storm, by the PRISM export"
+)
 def test_storm_agrees_on_scenarios_drawn_at_random(
     storm: Callable[..., storm_checker.Checked],
+    request: pytest.FixtureRequest,
+    record_property: Callable[[str, object], None],
 ) -> None:
-    rng = random.Random(3)
-    found = {}
-    for variant, waiting in product(naive.VARIANTS, ("asleep", "racing")):
-        for _ in range(5):
-            drawn = naive.draw_scenario(rng, variant, waiting)
-            scenario = scenario_from_case(drawn)
-            try:
-                rl.exact(scenario, limit=5000)
-            except rl.BadInput:
-                continue
-            found[scenario.digest] = difference(storm, scenario)
-    assert len(found) > 100
-    assert {digest: wrong for digest, wrong in found.items() if wrong} == {}
+    rng = random.Random(request.config.getoption("--seed"))
+    drawn = drawn_scenarios.draw_solved(rng, 150, limit=5000)
+    assert sum(bool(scenario.stacked) for scenario, _ in drawn) > 10
+    compare(storm, {scenario.digest: scenario for scenario, _ in drawn}, record_property)

