@@ -225,7 +225,7 @@ def _multiples(
     names = mixes(cells.frame)
     wide = (WIDTH - 0.6 - _SIDE) / len(names)
     heights = [max(1.25, 0.35 + 0.29 * len(members)) for _, members in rows]
-    figure = Figure(figsize=(WIDTH, sum(heights) + 1.1), layout="constrained")
+    figure = Figure(figsize=(WIDTH, max(3.2, sum(heights) + 1.1)), layout="constrained")
     grid = figure.add_gridspec(
         len(rows), len(names) + 1, width_ratios=[wide] * len(names) + [_SIDE],
         height_ratios=heights,
@@ -494,7 +494,9 @@ def front(frame: pd.DataFrame) -> Figure:
         shade = dict(zip(families, _colours(len(families)), strict=True))
         family_of = dict(zip(frame["variant"], frame["scheme"], strict=True))
         looks = {v: (shade[family_of[v]], *look[1:]) for v, look in _looks(frame).items()}
-        figure = Figure(figsize=(WIDTH, 2.6 * len(names) + 1.2), layout="constrained")
+        listed = [(f, v) for f, members in _rows(frame) for v in ("", *members)]
+        high = max(2.6 * len(names) + 1.2, 0.2 * len(listed) + 1.5)
+        figure = Figure(figsize=(WIDTH, high), layout="constrained")
         grid = figure.add_gridspec(len(names), 3, width_ratios=[1.0, 1.0, 0.66])
         drawn: list[tuple[Axes, str, pd.DataFrame]] = []
         for i, mix in enumerate(names):
@@ -518,7 +520,6 @@ def front(frame: pd.DataFrame) -> Figure:
             axes[1].xaxis.set_major_locator(MaxNLocator(5))
         figure.supylabel(QUANTITIES["deadlock_probability"], fontsize=8)
         _entitle(figure, "Risk against idle pages and throughput", cells.held, note)
-        listed = [(f, v) for f, members in _rows(frame) for v in ("", *members)]
         _legend(
             figure.add_subplot(grid[:, 2]), listed, looks, letters,
             loc="upper left", bbox_to_anchor=(-0.1, 1.0),
