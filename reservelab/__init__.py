@@ -24,13 +24,17 @@ if TYPE_CHECKING:
     from reservelab.show.bench import Bench as Bench
     from reservelab.show.decision_panel import DecisionPanel as DecisionPanel
     from reservelab.show.sweep_panel import SweepPanel as SweepPanel
+    from reservelab.show.swimlane import swim_lanes as swim_lanes
+    from reservelab.show.theatre import Theatre as Theatre
     from reservelab.solve.exact import Exact, exact
     from reservelab.solve.prove import Proof, prove
     from reservelab.solve.simulate import Cancelled, simulate
     from reservelab.solve.tally import Tally
-    from reservelab.solve.trace import Story, trace
+    from reservelab.solve.trace import Story, next_deadlock, trace
+    from reservelab.study import claims
     from reservelab.study.fits import Fits, fit, smallest_reserve, throughput_lost
     from reservelab.study.grid import Grid
+    from reservelab.study.repairs import repairs
     from reservelab.study.results import Store
     from reservelab.study.sweep import Episodes, Precision, sweep
 
@@ -43,13 +47,17 @@ _MODULES = {
     "show.bench": ("Bench",),
     "show.decision_panel": ("DecisionPanel",),
     "show.sweep_panel": ("SweepPanel",),
+    "show.swimlane": ("swim_lanes",),
+    "show.theatre": ("Theatre",),
     "solve.exact": ("Exact", "exact"),
     "solve.prove": ("Proof", "prove"),
     "solve.simulate": ("Cancelled", "simulate"),
     "solve.tally": ("Tally",),
-    "solve.trace": ("Story", "trace"),
+    "solve.trace": ("Story", "next_deadlock", "trace"),
+    "study.claims": ("claims",),
     "study.fits": ("Fits", "fit", "smallest_reserve", "throughput_lost"),
     "study.grid": ("Grid",),
+    "study.repairs": ("repairs",),
     "study.results": ("Store",),
     "study.sweep": ("Episodes", "Precision", "sweep"),
 }
@@ -83,14 +91,17 @@ __all__ = [
     "Tickets",
     "Watermark",
     "alloc",
+    "claims",
     "exact",
     "filesystems",
     "fit",
     "lock",
     "machines",
     "mixes",
+    "next_deadlock",
     "pools",
     "prove",
+    "repairs",
     "simulate",
     "smallest_reserve",
     "stacks",
@@ -107,7 +118,8 @@ __all__ = [
 def __getattr__(name: str) -> object:
     if name not in _LATER:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value: object = getattr(importlib.import_module(f"{__name__}.{_LATER[name]}"), name)
+    module = importlib.import_module(f"{__name__}.{_LATER[name]}")
+    value: object = getattr(module, name, module)  # claims is a module itself
     globals()[name] = value
     return value
 

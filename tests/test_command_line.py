@@ -683,6 +683,44 @@ def test_a_torn_part_is_warned_of_and_runs_again(command: Command) -> None:
     assert swept(command).err == ""
 
 
+# --- Swim lanes ----------------------------------------------------------------------------------
+
+
+SMALL = ["--scheme", "watermark", "--reserve", "3", "--mount", "ext2:3", "--pages", "7"]
+
+
+@pytest.mark.parametrize("verb", ["prove", "trace"])
+@pytest.mark.parametrize("suffix", ["svg", "png", "pdf"])
+def test_a_way_is_drawn(command: Command, verb: str, suffix: str) -> None:
+    plain = command(verb, *SMALL)
+    drawn = command(verb, *SMALL, "--figure", f"way.{suffix}")
+    assert drawn == plain
+    magic = {"svg": b"<?xml", "png": b"\x89PNG", "pdf": b"%PDF"}[suffix]
+    assert Path(f"way.{suffix}").read_bytes().startswith(magic)
+
+
+def test_a_certificate_has_no_way_to_draw(command: Command) -> None:
+    outcome = command("prove", *SMALL[4:], "--scheme", "perthread whole", "--figure", "way.svg")
+    assert outcome.code == 0
+    assert outcome.out.startswith("SAFE")
+    assert outcome.err == "warning: way.svg: not made; there is no way to draw\n"
+    assert not Path("way.svg").exists()
+
+
+@pytest.mark.parametrize("file", ["way", "way.jpg", "nowhere/way.svg"])
+def test_a_figure_that_cannot_be_made_is_refused_before_anything_runs(
+    command: Command, file: str
+) -> None:
+    refused(command("prove", *SMALL, "--figure", file), "--figure")
+
+
+def test_swim_lanes_need_an_extra(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    forget(monkeypatch, "matplotlib")
+    outcome = command("trace", *SMALL, "--figure", "way.svg")
+    refused(outcome, "figures")
+    assert "reservelab[figures]" in outcome.err
+
+
 # --- Extras that are not installed ---------------------------------------------------------------
 
 

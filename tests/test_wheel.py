@@ -47,7 +47,11 @@ def test_carries_catalogues_demo_grid_types_and_licenses(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
         sizes = {entry.filename: entry.file_size for entry in archive.infolist()}
-    catalogues = {f"reservelab/data/{path.name}" for path in (ROOT / "data").glob("*.toml")}
+    catalogues = {
+        f"reservelab/data/{path.relative_to(ROOT / 'data')}"
+        for folder in (ROOT / "data", ROOT / "data" / "claims")
+        for path in folder.glob("*.toml")
+    }
     assert catalogues
     assert catalogues <= names
     assert {"reservelab/data/grids/demo.toml", "reservelab/py.typed"} <= names

@@ -6,8 +6,9 @@ import argparse
 import warnings
 from typing import Any, Literal
 
-from reservelab.command.parser import add_json, add_number, add_verb
+from reservelab.command.parser import add_figure, add_json, add_number, add_verb
 from reservelab.command.scenario import add_scenario, read_scenario
+from reservelab.command.show import draw_story, needs_figures
 from reservelab.command.terminal import STARTING, Bar, print_json, records
 from reservelab.model.errors import BadInput
 from reservelab.model.scenario import RULES_VERSION, Scenario
@@ -32,6 +33,7 @@ def add_verbs(verbs: Any) -> None:  # noqa: ANN401 - argparse has no public name
     add_scenario(trace)
     add_number(trace, "--episode", 0, "which one, counted from 0", 0)
     add_number(trace, "--seed", 0, "that of the simulation the episode is from", 1)
+    add_figure(trace)
     add_json(trace)
 
     exact = add_verb(
@@ -50,6 +52,7 @@ def add_verbs(verbs: Any) -> None:  # noqa: ANN401 - argparse has no public name
     told = "threads start over for ever, whatever their quota"
     prove.add_argument("--unbounded", action="store_true", help=told)
     add_number(prove, "--limit", 1, "the most states to store", 20_000_000)
+    add_figure(prove)
     add_json(prove)
 
     export = add_verb(
@@ -86,6 +89,8 @@ def _trace(options: argparse.Namespace, bar: Bar) -> None:
     scenario = read_scenario(options)
     from reservelab.solve.trace import trace
 
+    if options.figure:
+        needs_figures()
     warn(scenario)
     with bar(STARTING):
         story = trace(scenario, options.seed, options.episode)
@@ -98,6 +103,8 @@ def _trace(options: argparse.Namespace, bar: Bar) -> None:
         print_json(head | {"steps": records(story.frame()), "scenario": scenario.canonical()})
     else:
         print(story)
+    if options.figure:
+        draw_story(story, options.figure)
 
 
 def _exact(options: argparse.Namespace, bar: Bar) -> None:
@@ -114,11 +121,17 @@ def _prove(options: argparse.Namespace, bar: Bar) -> int:
     scenario = read_scenario(options)
     from reservelab.solve.prove import prove
 
+    if options.figure:
+        needs_figures()
     warn(scenario)
     with bar(STARTING):
         quota: Literal["own", "unbounded"] = "unbounded" if options.unbounded else "own"
         result = prove(scenario, quota, options.limit, bar.explore)
     print(result.to_json() if options.json else result)
+    if options.figure and result.story:
+        draw_story(result.story, options.figure)
+    elif options.figure:
+        warnings.warn(f"{options.figure}: not made; there is no way to draw", stacklevel=2)
     return 0 if result.safe else 1
 
 

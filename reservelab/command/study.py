@@ -15,6 +15,7 @@ from reservelab.model.catalogue import data_folder
 from reservelab.model.errors import BadInput
 
 if TYPE_CHECKING:
+    from reservelab.study.claims import Verdict, Verdicts
     from reservelab.study.sweep import Goal, Progress
 
 
@@ -44,6 +45,18 @@ def add_verbs(verbs: Any) -> None:  # noqa: ANN401 - argparse has no public name
     )  # fmt: skip
     fit.add_argument("store", metavar="STORE", help="what `reservelab sweep --store` made")
     add_json(fit)
+
+    claims = add_verb(
+        verbs, "claims", "[CLAIM]", "judge what the mail of 2004 says, by proof and exact value",
+        "refill", _claims,
+    )  # fmt: skip
+    told = "one of them in detail, by its name in data/claims, or a file of your own"
+    which = claims.add_mutually_exclusive_group()
+    which.add_argument("claim", nargs="?", metavar="CLAIM", help=told)
+    told = "what would mend the proposal instead, and what each repair costs"
+    which.add_argument("--repairs", action="store_true", help=told)
+    add_number(claims, "--limit", 1, "the most states to store for one question", 2_000_000)
+    add_json(claims)
 
 
 def _sweep(options: argparse.Namespace, bar: Bar) -> None:
@@ -135,3 +148,28 @@ def _fit(options: argparse.Namespace, bar: Bar) -> None:
         print_json({"store": options.store, "file": str(file)} | tables)
     else:
         print(f"{fits}\n\nthe fits are in {file}")
+
+
+def _claims(options: argparse.Namespace, bar: Bar) -> None:
+    from reservelab.study.claims import Claim, judge, judge_all, load
+
+    if options.repairs:
+        from reservelab.study.repairs import repairs
+
+        with bar(STARTING, unit="questions"):
+            mended = repairs(options.limit, bar.count)
+        print(mended.to_json() if options.json else mended)
+        return
+    shipped = load()
+    chosen = [claim for claim in shipped if options.claim in (None, claim.name)]
+    if not chosen:
+        names = ", ".join(claim.name for claim in shipped)
+        if not Path(options.claim).is_file():
+            raise BadInput("CLAIM", f"{options.claim!r} is unknown", f"a file, or one of {names}")
+        chosen = [Claim.from_toml(Path(options.claim).stem, read_text(options.claim))]
+    with bar(STARTING, unit="questions"):
+        if options.claim is None:
+            result: Verdict | Verdicts = judge_all(chosen, options.limit, progress=bar.count)
+        else:
+            result = judge(chosen[0], options.limit, progress=bar.count)
+    print(result.to_json() if options.json else result)

@@ -99,6 +99,11 @@ class Bar:
             self._tqdm.unpause()  # the time left is guessed without the time for compiling
         self._tqdm.update(done)
 
+    def count(self, done: int, total: int) -> None:
+        """Count up to what is done, of what there is."""
+        self._tqdm.total = total
+        self.add(done - self._tqdm.n)
+
     def follow(self, progress: Progress) -> None:
         """Show how far a sweep is, by its own estimate of the time left."""
         self._release()

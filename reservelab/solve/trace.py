@@ -6,11 +6,13 @@ event at a time, and what fired is read off the states before and after.
 
 from __future__ import annotations
 
+import bisect
 import html
 import textwrap
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -21,6 +23,7 @@ from reservelab.model.errors import whole_number
 from reservelab.model.scenario import RULES_VERSION, Scenario
 from reservelab.solve import rules
 from reservelab.solve.simulate import (
+    Batches,
     default_event_limit,
     draw_pending,
     fire_drawn,
@@ -31,6 +34,7 @@ from reservelab.solve.walk import Bio, Snapshot, ThreadState, Transition, Walk
 
 Ending = Literal["completed", "deadlocked", "unfinished"]
 _WIDTH = 72
+_Advance = Callable[[], int]  # fires one event; returns the thread that fired, or NOBODY
 _WAITING = ("waiting_entry", "waiting_pages", "waiting_semaphore", "waiting_locks")
 
 
@@ -80,7 +84,7 @@ class Event:
 
 
 class Wait(NamedTuple):
-    """A thread or bio of a deadlock: what it has, what it waits for, and who could give it.
+    """A thread or bio that cannot go on: what it has, what it waits for, and who could give it.
 
     Parameters
     ----------
@@ -98,6 +102,28 @@ class Wait(NamedTuple):
     has: str
     what: str
     holders: tuple[str, ...]
+
+
+class Moment(NamedTuple):
+    """A state of a story, whole.
+
+    Parameters
+    ----------
+    event : Event
+        What led to it; the start's own where nothing did.
+    state : Snapshot
+        The state.
+    waiting : dict
+        What each thread whose next step is not enabled waits for: its number, and one of
+        `reservelab.model.pack.REASONS`.
+    waits : tuple of Wait
+        The wait-for graph: these threads, and the bios that cannot move.
+    """
+
+    event: Event
+    state: Snapshot
+    waiting: dict[int, str]
+    waits: tuple[Wait, ...]
 
 
 @dataclass(frozen=True)
@@ -129,6 +155,9 @@ class Story:
         A shortest cycle of these, one holder each; empty where there is none.
     writepages, redirtied, oom_kills : int
         How many there were.
+    again : callable
+        Makes a walk at the start, and what advances it by an event; `moments` calls it. Not part of
+        the value.
     """
 
     scenario: Scenario
@@ -145,6 +174,7 @@ class Story:
     writepages: int
     redirtied: int
     oom_kills: int
+    again: Callable[[], tuple[Walk, _Advance]] = field(repr=False, compare=False)
 
     @property
     def duration(self) -> float:
@@ -172,6 +202,21 @@ class Story:
             else:
                 columns[column.name] = [getattr(event, column.name) for event in self._states]
         return pd.DataFrame(columns)
+
+    def moments(self) -> Iterator[Moment]:
+        """Walk it once more and look at every state whole, the wait-for graph included.
+
+        Yields
+        ------
+        Moment
+            The start, then what each event led to.
+        """
+        walk, advance = self.again()
+        teller = _Teller(walk)
+        for event in self._states:
+            if event.step:
+                advance()
+            yield Moment(event, walk.snapshot(), walk.waiting(), tuple(teller.waits(walk)))
 
     def __str__(self) -> str:
         return "\n".join(self._lines())
@@ -288,11 +333,56 @@ def trace(
     seed, episode = whole_number("seed", seed), whole_number("episode", episode)
     limit = default_event_limit(scenario) if event_limit is None else event_limit
     limit = whole_number("event_limit", limit, 1)
-    address = (seed, episode, limit)
-    story, bios = _replay(Walk(scenario), *address), p.bios_at_most(scenario)
+    story, bios = None, None
     while story is None:  # bios of no pages: there can be more than a `Walk` makes room for
-        story = _replay(Walk(scenario, bios), *address)
+        again = partial(_by_chance, scenario, bios, seed, episode)
+        try:
+            story = _told(again, limit, seed, episode)
+        except _NoRoom:
+            bios = p.bios_at_most(scenario)
     return story
+
+
+def next_deadlock(
+    scenario: Scenario, seed: int = 1, first: int = 0, episodes: int = 100_000
+) -> int | None:
+    """Find an episode worth telling: the next that ends in a deadlock.
+
+    Parameters
+    ----------
+    scenario : Scenario
+        What to run.
+    seed : int
+        The seed.
+    first : int
+        The first episode looked at.
+    episodes : int
+        How many to look at.
+
+    Returns
+    -------
+    int or None
+        Its number for `trace`; None if none of them deadlocks.
+
+    Raises
+    ------
+    BadInput
+        If a number is out of range.
+    """
+    first, episodes = whole_number("first", first), whole_number("episodes", episodes)
+    batches = Batches(scenario, seed)
+    size, end = batches.size, first + episodes
+    for batch in range(first // size, -(-end // size)):
+        start, stop = max(first - batch * size, 0), min(end - batch * size, size)
+        before = batches.run(batch, start).deadlocks if start else 0
+        if batches.run(batch, stop).deadlocks == before:
+            continue
+        # The fewest episodes of the batch with a deadlock more than those before the first.
+        few = bisect.bisect_left(
+            range(start, stop + 1), True, key=lambda n: batches.run(batch, n).deadlocks > before
+        )
+        return batch * size + start + few - 1
+    return None
 
 
 def tell_path(walk: Walk, steps: Sequence[tuple[Transition, Sequence[int]]]) -> Story:
@@ -301,7 +391,7 @@ def tell_path(walk: Walk, steps: Sequence[tuple[Transition, Sequence[int]]]) -> 
     Parameters
     ----------
     walk : Walk
-        At the start; it is walked to the end of the way.
+        At the start; it stays there.
     steps : sequence of (transition, sequence of int)
         What fires, and the numbers drawn on the way.
 
@@ -310,27 +400,37 @@ def tell_path(walk: Walk, steps: Sequence[tuple[Transition, Sequence[int]]]) -> 
     Story
         Without an address, since no stream was drawn from.
     """
-    script = iter(steps)
+    return _told(partial(_by_script, walk.copy(), tuple(steps)), len(steps), None, None)
 
-    def advance(total: float) -> int:  # noqa: ARG001 - chance has no say
+
+def _by_script(
+    start: Walk, steps: Sequence[tuple[Transition, Sequence[int]]]
+) -> tuple[Walk, _Advance]:
+    """A walk that goes a given way."""
+    walk, script = start.copy(), iter(steps)
+
+    def advance() -> int:
         transition, drawn = next(script)
         numbers = iter(drawn)
         walk.fire(transition, lambda i, step: next(numbers))  # noqa: ARG005
         return p.NOBODY if transition[0] in ("complete", "kill") else int(transition[1])
 
-    return _told(walk, advance, len(steps), None, None)
+    return walk, advance
 
 
-def _replay(walk: Walk, seed: int, episode: int, limit: int) -> Story | None:
-    """The story of one episode; None if there was no room for a bio."""
+def _by_chance(
+    scenario: Scenario, bios: int | None, seed: int, episode: int
+) -> tuple[Walk, _Advance]:
+    """A walk that draws from the stream of an episode."""
+    walk = Walk(scenario, bios)
     t, f, s = walk.tables.t, walk.tables.f, walk.state
-    weights = np.zeros(int(t[p.H_CONDITIONAL]) + len(walk.scenario.mounts))
+    weights = np.zeros(int(t[p.H_CONDITIONAL]) + len(scenario.mounts))
     words = np.zeros(4, dtype=np.uint64)
-    key: Any = np.uint64(stream_key(RULES_VERSION, walk.scenario.digest, seed))
+    key: Any = np.uint64(stream_key(RULES_VERSION, scenario.digest, seed))
     open_stream(words, key, episode)
 
-    def advance(total: float) -> int:
-        weigh(t, f, s, weights)
+    def advance() -> int:
+        total = weigh(t, f, s, weights)[0] or 1.0  # nothing but a kill, which has rate 1
         i = int(fire_drawn(t, s, weights, next_uniform(words) * total))
         if s[p.S_OVERFLOW] != 0:
             raise _NoRoom
@@ -338,10 +438,7 @@ def _replay(walk: Walk, seed: int, episode: int, limit: int) -> Story | None:
         rules.regroup(t, s, i)
         return i
 
-    try:
-        return _told(walk, advance, limit, seed, episode)
-    except _NoRoom:
-        return None
+    return walk, advance
 
 
 class _NoRoom(Exception):
@@ -349,16 +446,13 @@ class _NoRoom(Exception):
 
 
 def _told(
-    walk: Walk,
-    advance: Callable[[float], int],
+    again: Callable[[], tuple[Walk, _Advance]],
     limit: int,
     seed: int | None,
     episode: int | None,
 ) -> Story:
-    """Tell what happens from the walk's state on while `advance` fires one event after another.
-
-    It gets the total rate and returns the thread that fired, or NOBODY.
-    """
+    """Tell what happens from the walk's state on while one event after another fires."""
+    walk, advance = again()
     scenario, s = walk.scenario, walk.state
     t, f = walk.tables.t, walk.tables.f
     weights = np.zeros(int(t[p.H_CONDITIONAL]) + len(scenario.mounts))
@@ -398,12 +492,12 @@ def _told(
             break
         time += 1.0 / total
         before = after
-        i = advance(total)
+        i = advance()
         after = walk.snapshot()
         transition = _fired(i, before, after)
         text = teller.tell(transition, before, after)
     dead = ending == "deadlocked"
-    waits = teller.waits(after) if dead else []
+    waits = teller.waits(walk) if dead else []
     stuck = walk.stuck() if dead else set()
     return Story(
         scenario=scenario,
@@ -420,6 +514,7 @@ def _told(
         writepages=int(s[p.S_WRITEPAGES]),
         redirtied=int(s[p.S_REDIRTIED]),
         oom_kills=scenario.machine.oom_kills - after.kills,
+        again=again,
     )
 
 
@@ -450,6 +545,7 @@ class _Teller:
         self.names = walk.names
         self.mount_of = walk.mount_of
         self.serves = walk.serves
+        self.cleans = [kind == p.DIRTIER for kind in walk.kinds]
 
     # --- what happened ---------------------------------------------------------------------------
 
@@ -569,46 +665,57 @@ class _Teller:
 
     # --- who waits for whom ----------------------------------------------------------------------
 
-    def waits(self, dead: Snapshot) -> list[Wait]:
-        """Every stuck thread and bio of a deadlock."""
-        holders = _Holders(self, dead)
+    def waits(self, walk: Walk) -> list[Wait]:
+        """Every thread and bio of a state that cannot go on; in a deadlock those are all."""
+        state = walk.snapshot()
+        holders = _Holders(self, state)
+        enabled = {transition for transition, _ in walk.transitions()}
         found = []
-        for i, thread in enumerate(dead.threads):
-            if thread.place not in ("idle", "done"):
-                what = self._wait(i, thread, dead, holders)
-                found.append(Wait(self.names[i], self._has(i, thread, dead), *what))
-        for m, bios in enumerate(dead.in_flight):
+        for i in walk.waiting():
+            thread = state.threads[i]
+            what = self._wait(i, thread, state, holders)
+            found.append(Wait(self.names[i], self._has(i, thread, state), *what))
+        for m, bios in enumerate(state.in_flight):
             device = self.scenario.mounts[m].device
             if device is not None:
                 what = f"{_pages(device.completion_pages)} free to complete", holders.pages
-                found += [Wait(self._bio(bio), _pages(bio.pages), *what) for bio in bios]
-        workers = {serves: self.names[i] for i, serves in enumerate(self.serves) if serves >= 0}
-        for m, bios in enumerate(dead.queued):
+                stuck = [bio for bio in bios if ("complete", bio) not in enabled]
+                found += [Wait(self._bio(bio), _pages(bio.pages), *what) for bio in stuck]
+        workers = {serves: i for i, serves in enumerate(self.serves) if serves >= 0}
+        for m, bios in enumerate(state.queued):
             for bio in bios:
-                what = "a loop worker", (workers[m],)
-                found.append(Wait(self._bio(bio), _pages(bio.pages), *what))
-        for worker, carried in zip(workers.values(), dead.carried, strict=True):
+                if ("pick", workers[m], bio) not in enabled:
+                    what = "a loop worker", (self.names[workers[m]],)
+                    found.append(Wait(self._bio(bio), _pages(bio.pages), *what))
+        for worker, carried in zip(workers.values(), state.carried, strict=True):
             if carried is not None:
-                what = "its loop worker", (worker,)
+                what = "its loop worker", (self.names[worker],)
                 found.append(Wait(self._bio(carried), _pages(carried.pages), *what))
         return list(dict.fromkeys(found))
 
-    def _has(self, i: int, thread: ThreadState, dead: Snapshot) -> str:
-        """What a stuck thread keeps from others."""
+    def _has(self, i: int, thread: ThreadState, state: Snapshot) -> str:
+        """What a waiting thread keeps from others."""
         counts = {"held": thread.held, "own": thread.own, "claimed": thread.claim}
         has = [f"{_pages(number)} {what}" for what, number in counts.items() if number]
-        has += [f"lock {name}" for (_, name), owner in dead.lock_owners if owner == i]
-        return ", ".join(has + ["the semaphore"] * (dead.owner == i))
+        has += ["the page it cleans"] * self.is_cleaning(i, thread.place)
+        has += [f"lock {name}" for (_, name), owner in state.lock_owners if owner == i]
+        return ", ".join(has + ["the semaphore"] * (state.owner == i))
+
+    def is_cleaning(self, i: int, place: int | str) -> bool:
+        """Whether a dirtier has a dirty page in its hands, which no bio carries yet."""
+        verbs = [step.verb for step in self._program(i)]
+        before_submit = isinstance(place, int) and place <= verbs.index("submit")
+        return self.cleans[i] and (before_submit or place == "enter")
 
     def _wait(
-        self, i: int, thread: ThreadState, dead: Snapshot, holders: _Holders
+        self, i: int, thread: ThreadState, state: Snapshot, holders: _Holders
     ) -> tuple[str, tuple[str, ...]]:
-        """What a stuck thread waits for, and who holds it."""
+        """What a waiting thread waits for, and who holds it."""
         scheme = self.scenario.scheme
-        owner = () if dead.owner == p.NOBODY else (self.names[dead.owner],)
+        owner = () if state.owner == p.NOBODY else (self.names[state.owner],)
         if thread.asleep == "own":
             return "the semaphore it owns itself", owner
-        others_own = dead.owner not in (p.NOBODY, i)
+        others_own = state.owner not in (p.NOBODY, i)
         need = self.scenario.mounts[self.mount_of[i]].filesystem.nr_pages
         match thread.place:
             case "touch":
@@ -634,7 +741,7 @@ class _Teller:
                 step = self._program(i)[at]
                 if step.verb == "lock":
                     lock = (self.mount_of[i], step.lock)
-                    return f"lock {step.lock}", (self.names[dict(dead.lock_owners)[lock]],)
+                    return f"lock {step.lock}", (self.names[dict(state.lock_owners)[lock]],)
                 if step.verb == "wait":
                     return "its own bio", holders.bios_of(i)
                 if "global_pool" in scheme.grants and others_own:
@@ -652,21 +759,24 @@ class _Teller:
 
 
 class _Holders:
-    """Who holds what others wait for, in a deadlock."""
+    """Who holds what others wait for, in a state."""
 
-    def __init__(self, teller: _Teller, dead: Snapshot) -> None:
-        threads = list(zip(teller.names, dead.threads, strict=True))
+    def __init__(self, teller: _Teller, state: Snapshot) -> None:
+        threads = list(zip(teller.names, state.threads, strict=True))
         gives_back = teller.scenario.scheme.exit == "give_back"
-        self._bios = [bio for bios in dead.in_flight + dead.queued for bio in bios]
-        self._bios += [bio for bio in dead.carried if bio is not None]
+        self._bios = [bio for bios in state.in_flight + state.queued for bio in bios]
+        self._bios += [bio for bio in state.carried if bio is not None]
         self._name = teller._bio
         self.inside = tuple(
             name for name, t in threads if t.place not in ("touch", "enter", "idle", "done")
         )
-        # Pages that would become free: those held, own ones that exit gives back, those of bios.
+        # Pages that would become free: those held, own ones that exit gives back, those of bios and
+        # those that dirtiers clean.
         self.pages = tuple(
-            name for name, t in threads if t.held or (gives_back and t.own)
-        ) + self._named(lambda bio: bio.pages > 0)
+            name
+            for i, (name, t) in enumerate(threads)
+            if t.held or (gives_back and t.own) or teller.is_cleaning(i, t.place)
+        ) + self._named(lambda bio: bio.pages > 0 or teller.cleans[bio.owner])
         self.drawn = tuple(name for name, t in threads if t.claim or t.drawn) + self._named(
             lambda bio: bio.drawn > 0
         )

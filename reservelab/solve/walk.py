@@ -277,6 +277,24 @@ class Walk:
         """Whether nothing is enabled, no kill is left and the episode has not completed."""
         return not self.completed and not self.transitions()
 
+    def waiting(self) -> dict[int, str]:
+        """What the threads whose next step is not enabled wait for.
+
+        Returns
+        -------
+        dict
+            Thread numbers, and of `reservelab.model.pack.REASONS`; who rests is not among them.
+        """
+        t, s = self.tables.t, self.state
+        listed = s.tolist()
+        found = {}
+        for i in range(len(self._threads)):
+            c = self._row(listed, i)[p.CLASS]
+            reason = int(rules.reason_of(t, s, c))
+            if reason != p.R_NONE and not rules.is_enabled(t, s, c):
+                found[i] = p.REASONS[reason]
+        return found
+
     def stuck(self) -> set[str]:
         """What the threads and bios of a deadlocked state wait for.
 
