@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from reservelab.show.theatre import Theatre as Theatre
     from reservelab.solve.exact import Exact, exact
     from reservelab.solve.prove import Proof, prove
+    from reservelab.solve.rare import Rare, TooFewSurvivors, rare
     from reservelab.solve.simulate import Cancelled, simulate
     from reservelab.solve.tally import Tally
     from reservelab.solve.trace import Story, next_deadlock, trace
@@ -51,6 +52,7 @@ _MODULES = {
     "show.theatre": ("Theatre",),
     "solve.exact": ("Exact", "exact"),
     "solve.prove": ("Proof", "prove"),
+    "solve.rare": ("Rare", "TooFewSurvivors", "rare"),
     "solve.simulate": ("Cancelled", "simulate"),
     "solve.tally": ("Tally",),
     "solve.trace": ("Story", "next_deadlock", "trace"),
@@ -82,6 +84,7 @@ __all__ = [
     "PerThread",
     "Precision",
     "Proof",
+    "Rare",
     "Scenario",
     "Scheme",
     "Step",
@@ -89,6 +92,7 @@ __all__ = [
     "Story",
     "Tally",
     "Tickets",
+    "TooFewSurvivors",
     "Watermark",
     "alloc",
     "claims",
@@ -101,6 +105,7 @@ __all__ = [
     "next_deadlock",
     "pools",
     "prove",
+    "rare",
     "repairs",
     "simulate",
     "smallest_reserve",

@@ -55,6 +55,16 @@ def add_verbs(verbs: Any) -> None:  # noqa: ANN401 - argparse has no public name
     add_figure(prove)
     add_json(prove)
 
+    rare = add_verb(
+        verbs, "rare", "[SCENARIO.toml]", "estimate a deadlock too rare to be counted",
+        "data/scenarios/late_semaphore.toml", _rare, undecided=3,
+    )  # fmt: skip
+    add_scenario(rare)
+    add_number(rare, "--trajectories", 10, "of each stage of each replicate", 1_000)
+    add_number(rare, "--seed", 0, "the same seed gives the same result", 1)
+    add_number(rare, "--workers", 1, "threads to compute with (all processors)")
+    add_json(rare)
+
     export = add_verb(
         verbs, "export", "--prism [SCENARIO.toml]", "write a scenario for a model checker",
         "--prism --scheme tickets --mount ext3:2 --pages 12", _export,
@@ -133,6 +143,18 @@ def _prove(options: argparse.Namespace, bar: Bar) -> int:
     elif options.figure:
         warnings.warn(f"{options.figure}: not made; there is no way to draw", stacklevel=2)
     return 0 if result.safe else 1
+
+
+def _rare(options: argparse.Namespace, bar: Bar) -> None:
+    scenario = read_scenario(options)
+    from reservelab.solve.rare import rare
+
+    warn(scenario)
+    with bar("solving siblings, choosing levels", unit="replicates") as progress:
+        result = rare(
+            scenario, options.seed, options.trajectories, options.workers, progress.count
+        )
+    print(result.to_json() if options.json else result)
 
 
 def _export(options: argparse.Namespace, bar: Bar) -> None:  # noqa: ARG001 - nothing takes long
