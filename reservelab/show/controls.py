@@ -21,7 +21,7 @@ _CSS = """<style>
   border-bottom: 1px solid var(--jp-border-color2, #bbb); }
 .rl-panel thead th { font-weight: 600; white-space: normal; vertical-align: bottom; }
 .rl-panel td.rl-text, .rl-panel th.rl-text { text-align: left; }
-.rl-panel td.rl-text { white-space: normal; max-width: 190px; }
+.rl-panel td.rl-text { white-space: normal; max-width: 175px; }
 .rl-panel td.rl-off { text-align: left; white-space: normal; font-style: italic; }
 .rl-panel p { margin: 2px 0; }
 </style>"""

@@ -681,14 +681,14 @@ def side_by_side(frame: pd.DataFrame, exact: Mapping[str, float] | None = None) 
     """
     check(frame, [*_RISK, *ends("idle_mean"), *ends("throughput"), "deadlocks", "digest"])
     looks, letters = _looks(frame), glyphs(frame["variant"])
-    high = 0.2 * len(frame) + 1.3
+    high = 0.2 * len(frame) + 1.6
     with _style():
         figure = Figure(figsize=(_BENCH, high))
         # Places in inches: laying out by measuring would take as long as drawing.
         axes: dict[str, Axes] = {}
         left = 2.2
         for name, (title, wide) in _PANELS.items():
-            across, up = (left / _BENCH, wide / _BENCH), (0.5 / high, (high - 1.28) / high)
+            across, up = (left / _BENCH, wide / _BENCH), (0.5 / high, (high - 1.58) / high)
             axes[name] = figure.add_axes((across[0], up[0], across[1], up[1]))
             figure.text((left + wide / 2) / _BENCH, 1 - 0.06 / high, title, ha="center", va="top")
             left += wide + 0.15
@@ -766,7 +766,9 @@ def _waited_for(ax: Axes, rows: Sequence[pd.Series]) -> None:
         if np.isfinite(value):
             ax.text(j, k, per_cent(value), ha="center", va="center", fontsize=7, color="black")
     names = [REASON_NAMES[reason] for reason in reasons]
-    ax.set_xticks(range(len(reasons)), names, fontsize=7, rotation=30, ha="left")
+    ax.set_xticks(
+        range(len(reasons)), names, fontsize=7, rotation=50, ha="left", rotation_mode="anchor"
+    )
     ax.tick_params(axis="x", labeltop=True, labelbottom=False, length=0, pad=0)
     ax.set_yticks([])
 

@@ -24,7 +24,6 @@ from reservelab.show import controls, figures
 from reservelab.show.background import Background
 
 _DRAWING = threading.RLock()
-_REST = 3.0  # times the last drawing, before the next one: what is drawn for is what is computed
 _REST_AT_MOST = 2.0  # seconds
 
 
@@ -39,11 +38,19 @@ class Picture:
         What is to be seen, in words, for those who do not see it.
     failed : callable
         Called with the exception of a figure that could not be drawn.
+    rest : float
+        Between two figures, times what the last one took: what is drawn for is what is computed.
+        0 for a figure of something that is not being computed.
     """
 
     def __init__(
-        self, test_id: str, alternative: str, failed: Callable[[Exception], object]
+        self,
+        test_id: str,
+        alternative: str,
+        failed: Callable[[Exception], object],
+        rest: float = 3.0,
     ) -> None:
+        self._rest = rest
         self.widget = widgets.HTML()
         self._words = (controls.escape(test_id), controls.escape(alternative))
         self._lock = threading.Lock()
@@ -91,7 +98,7 @@ class Picture:
                         return
                 began = time.monotonic()
                 self._draw(make)
-                rest = min(_REST * (time.monotonic() - began), _REST_AT_MOST)
+                rest = min(self._rest * (time.monotonic() - began), _REST_AT_MOST)
         finally:
             with self._lock:
                 self._expected = False
