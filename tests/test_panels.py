@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given
@@ -148,11 +149,13 @@ def test_the_figure_of_the_bench_holds_the_numbers_of_its_table() -> None:
         for quantity in ("deadlock_probability", "idle_mean", "throughput"):
             unseen = quantity == "deadlock_probability" and row["deadlocks"] == 0
             kind, end = ("bound", "high") if unseen else ("best", "best")
-            (x,), (y,) = drawn[f"{kind}|{row['variant']}|{quantity}"].get_data()
+            name = f"{kind}|{row['variant']}|{quantity}"
+            ((x, y),) = np.asarray(drawn[name].get_xydata())
             assert y == place
             assert x == pytest.approx(row[f"{quantity}_{end}"], nan_ok=True)
         if place:
-            assert list(drawn[f"exact|{row['variant']}"].get_xdata()) == [place / 10]
+            ((x, _),) = np.asarray(drawn[f"exact|{row['variant']}"].get_xydata())
+            assert x == place / 10
     assert f"exact|{frame['variant'][0]}" not in drawn  # a zero has no place on that axis
     assert "exactly 0" in [text.get_text() for text in figure.axes[0].texts]
 

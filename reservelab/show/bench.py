@@ -484,7 +484,8 @@ class Bench:
             complete = len(tallies) == len(_distinct(plan))
             if len(frame) and (complete or self._state != "running"):
                 self._picture.draw(
-                    partial(figures.side_by_side, frame, solved), _SECONDS_BEFORE_FIGURE
+                    partial(figures.side_by_side, frame, solved), _SECONDS_BEFORE_FIGURE,
+                    f"{self.threads.value} flushers, {self._state}",
                 )
 
     def _show_numbers(

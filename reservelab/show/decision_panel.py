@@ -193,7 +193,7 @@ class DecisionPanel:
             )  # fmt: skip
             frame, mix, waiting = self._frame, self.mix.value, self.waiting.value
             shown = frame[(frame["mix"] == mix) & (frame["waiting"] == waiting)]
-            self._picture.draw(partial(figures.front, shown), 0.3)
+            self._picture.draw(partial(figures.front, shown), 0.3, of=mix)
 
     def _failed(self, error: Exception) -> None:
         with self._lock:

@@ -80,7 +80,7 @@ _ARROW = Outline([(0, 0), (0, -5), (-0.9, -3.7), (0, -5), (0.9, -3.7)], [1, 2, 2
 _GREY = "0.55"
 _SIDE = 1.75  # inches for a legend
 # Of `side_by_side`: titles, and widths in inches; the whole is this wide.
-_BENCH = 9.75
+_BENCH = 10.0
 _PANELS = {
     "deadlock_probability": ("deadlock probability\nper episode", 2.1),
     "idle_mean": ("idle reserve\n(pages, mean over time)", 1.4),
@@ -691,7 +691,7 @@ def side_by_side(frame: pd.DataFrame, exact: Mapping[str, float] | None = None) 
             across, up = (left / _BENCH, wide / _BENCH), (0.5 / high, (high - 1.58) / high)
             axes[name] = figure.add_axes((across[0], up[0], across[1], up[1]))
             figure.text((left + wide / 2) / _BENCH, 1 - 0.06 / high, title, ha="center", va="top")
-            left += wide + 0.15
+            left += wide + 0.25
         rows = [row for _, row in frame.iterrows()]
         for name in ("deadlock_probability", "idle_mean", "throughput"):
             ax = axes[name]

@@ -253,9 +253,21 @@ class PanelPage:
         assert source is not None
         return source
 
-    def picture(self, part: Locator, path: Path) -> None:
-        """A screenshot with that part in view."""
-        part.scroll_into_view_if_needed()
+    def show(self, test_id: str) -> None:
+        """Scroll a widget into view; one that is replaced meanwhile has the same place."""
+        self.part(test_id).wait_for(state="attached")
+        self.page.evaluate(
+            """async id => {
+                const part = document.querySelector(`[data-testid="${id}"]`);
+                part.scrollIntoView({block: "center"});
+                for (let k = 0; k < 3; k++) await new Promise(requestAnimationFrame);
+            }""",
+            test_id,
+        )
+
+    def picture(self, test_id: str, path: Path) -> None:
+        """A screenshot with that widget in the middle."""
+        self.show(test_id)
         self.page.mouse.move(2, 2)  # no tooltip
         self.page.screenshot(path=path)
 

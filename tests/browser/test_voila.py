@@ -45,6 +45,7 @@ def test_the_bench_is_a_page(voila: Server, jupyter: Jupyter, pictures: Path) ->
     page.keyboard.press("ArrowRight")
     numbers = bench.until("bench-numbers", threads=7, complete=1, state="done")
     assert numbers.text_content() != before
+    bench.until("bench-figure", of="7 flushers, done")
     bench.figure_changes("bench-figure", figure)
     page.screenshot(path=pictures / "voila.png", full_page=True)
     assert errors == []
