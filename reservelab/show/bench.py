@@ -397,13 +397,13 @@ class Bench:
             waited_for.discard(tally.scenario.digest)
             now = time.monotonic()
             if last or now > shown + _SECONDS_BETWEEN_NUMBERS:
-                self._show(plan, "running")
+                self._show(plan, "running", stop)
                 shown = time.monotonic()
             if last and not stop.is_set():
                 self._solver.start(partial(self._solve, plan))
 
         compare(scenarios, goal, self._seed, self._workers, known, arrived, stop)
-        self._show(plan, "done")
+        self._show(plan, "done", stop)
         if not stop.is_set() and not self._solver.running:
             self._solver.start(partial(self._solve, plan))
 
@@ -420,7 +420,7 @@ class Bench:
                 except TooManyStates:
                     self._exact[scenario.digest] = None
                 else:
-                    self._show(plan)
+                    self._show(plan, None, stop)
 
     def cancel(self) -> None:
         """Stop the run; what it found out stays."""
@@ -457,10 +457,15 @@ class Bench:
             "bench-state", f'<p role="status">{controls.escape(text)}</p>', state=self._state
         )
 
-    def _show(self, plan: tuple[_Entry, ...], state: str | None = None) -> None:
-        """Show what is known of a plan, if it is still the one asked for."""
+    def _show(
+        self,
+        plan: tuple[_Entry, ...],
+        state: str | None = None,
+        stop: threading.Event | None = None,
+    ) -> None:
+        """Show what is known of a plan, if it is still the one asked for and was not cancelled."""
         with self._lock:
-            if plan is not self._plan:
+            if plan is not self._plan or (stop is not None and stop.is_set()):
                 return
             self._state = state or self._state
             tallies = {
@@ -479,7 +484,8 @@ class Bench:
             complete = len(tallies) == len(_distinct(plan))
             if len(frame) and (complete or self._state != "running"):
                 self._picture.draw(
-                    partial(figures.side_by_side, frame, solved), _SECONDS_BEFORE_FIGURE
+                    partial(figures.side_by_side, frame, solved), _SECONDS_BEFORE_FIGURE,
+                    f"{self.threads.value} flushers, {self._state}",
                 )
 
     def _show_numbers(

@@ -14,14 +14,14 @@ _WIDE = "390px"
 _STYLE = {"description_width": "130px"}
 # Lab, Voila and Notebook name their colours by these variables; elsewhere the page's own are kept.
 _CSS = """<style>
-.rl-panel { color: var(--jp-content-font-color1, inherit); font-size: 12.5px; line-height: 1.35; }
+.rl-panel { color: var(--jp-content-font-color1, inherit); font-size: 12px; line-height: 1.35; }
 .rl-panel table { border-collapse: collapse; max-width: 1150px; margin: 4px 0; }
-.rl-panel th, .rl-panel td { padding: 2px 5px; text-align: right; vertical-align: top;
+.rl-panel th, .rl-panel td { padding: 2px 4px; text-align: right; vertical-align: top;
   font-variant-numeric: tabular-nums; background: none; white-space: nowrap; font-weight: 400;
   border-bottom: 1px solid var(--jp-border-color2, #bbb); }
 .rl-panel thead th { font-weight: 600; white-space: normal; vertical-align: bottom; }
 .rl-panel td.rl-text, .rl-panel th.rl-text { text-align: left; }
-.rl-panel td.rl-text { white-space: normal; max-width: 190px; }
+.rl-panel td.rl-text { white-space: normal; max-width: 175px; }
 .rl-panel td.rl-off { text-align: left; white-space: normal; font-style: italic; }
 .rl-panel p { margin: 2px 0; }
 </style>"""

@@ -85,7 +85,7 @@ class DecisionPanel:
             controls.row(
                 controls.column(self.risk, self.threads), controls.column(self.mix, self.waiting)
             ),
-            self.again_button, self.status, self.answers, self.figure,
+            controls.row(self.again_button), self.status, self.answers, self.figure,
         ])  # fmt: skip
         for control in (self.risk, self.mix, self.threads, self.waiting):
             control.observe(self._changed, "value")
@@ -185,7 +185,7 @@ class DecisionPanel:
             self._say(
                 f"{found} of {len(answers)} schemes stay below a deadlock in"
                 f" {self.risk.value:.3g} of the episodes; idle pages and throughput are at the"
-                " upper end of the reserve's interval"
+                " upper end of the reserve's interval (from a fit, or from a cell that was swept)"
             )
             self.answers.value = controls.words(
                 "decision-answers", f"<table>{_HEAD}<tbody>{body}</tbody></table>",
@@ -193,7 +193,7 @@ class DecisionPanel:
             )  # fmt: skip
             frame, mix, waiting = self._frame, self.mix.value, self.waiting.value
             shown = frame[(frame["mix"] == mix) & (frame["waiting"] == waiting)]
-            self._picture.draw(partial(figures.front, shown), 0.3)
+            self._picture.draw(partial(figures.front, shown), 0.3, of=mix)
 
     def _failed(self, error: Exception) -> None:
         with self._lock:
@@ -222,12 +222,11 @@ def _row(row: pd.Series, letter: str) -> str:
     cells = [*reserve]
     for quantity, scale in (("idle", 1.0), ("lost", 100.0)):
         low, best, high = (scale * row[f"{quantity}_{end}"] for end in ("low", "best", "high"))
-        cells += [number(Interval(low, best, high)), _bounds(row, quantity, ".3g", scale)]
-    source = "the fit" if row["source"] == "fit" else "a cell that was swept"
+        cells += [number(Interval(low, best, high)), _bounds(row, quantity, ".4g", scale)]
     return (
         f"<tr {mark}>{name}"
         + "".join(f"<td>{controls.escape(cell)}</td>" for cell in cells)
-        + f'<td class="rl-text">{source}</td></tr>'
+        + f'<td class="rl-text">{row["source"]}</td></tr>'
     )
 
 

@@ -80,7 +80,7 @@ _ARROW = Outline([(0, 0), (0, -5), (-0.9, -3.7), (0, -5), (0.9, -3.7)], [1, 2, 2
 _GREY = "0.55"
 _SIDE = 1.75  # inches for a legend
 # Of `side_by_side`: titles, and widths in inches; the whole is this wide.
-_BENCH = 9.75
+_BENCH = 10.0
 _PANELS = {
     "deadlock_probability": ("deadlock probability\nper episode", 2.1),
     "idle_mean": ("idle reserve\n(pages, mean over time)", 1.4),
@@ -225,7 +225,7 @@ def _multiples(
     names = mixes(cells.frame)
     wide = (WIDTH - 0.6 - _SIDE) / len(names)
     heights = [max(1.25, 0.35 + 0.29 * len(members)) for _, members in rows]
-    figure = Figure(figsize=(WIDTH, sum(heights) + 1.1), layout="constrained")
+    figure = Figure(figsize=(WIDTH, max(3.2, sum(heights) + 1.1)), layout="constrained")
     grid = figure.add_gridspec(
         len(rows), len(names) + 1, width_ratios=[wide] * len(names) + [_SIDE],
         height_ratios=heights,
@@ -494,7 +494,9 @@ def front(frame: pd.DataFrame) -> Figure:
         shade = dict(zip(families, _colours(len(families)), strict=True))
         family_of = dict(zip(frame["variant"], frame["scheme"], strict=True))
         looks = {v: (shade[family_of[v]], *look[1:]) for v, look in _looks(frame).items()}
-        figure = Figure(figsize=(WIDTH, 2.6 * len(names) + 1.2), layout="constrained")
+        listed = [(f, v) for f, members in _rows(frame) for v in ("", *members)]
+        high = max(2.6 * len(names) + 1.2, 0.2 * len(listed) + 1.5)
+        figure = Figure(figsize=(WIDTH, high), layout="constrained")
         grid = figure.add_gridspec(len(names), 3, width_ratios=[1.0, 1.0, 0.66])
         drawn: list[tuple[Axes, str, pd.DataFrame]] = []
         for i, mix in enumerate(names):
@@ -518,7 +520,6 @@ def front(frame: pd.DataFrame) -> Figure:
             axes[1].xaxis.set_major_locator(MaxNLocator(5))
         figure.supylabel(QUANTITIES["deadlock_probability"], fontsize=8)
         _entitle(figure, "Risk against idle pages and throughput", cells.held, note)
-        listed = [(f, v) for f, members in _rows(frame) for v in ("", *members)]
         _legend(
             figure.add_subplot(grid[:, 2]), listed, looks, letters,
             loc="upper left", bbox_to_anchor=(-0.1, 1.0),
@@ -680,17 +681,17 @@ def side_by_side(frame: pd.DataFrame, exact: Mapping[str, float] | None = None) 
     """
     check(frame, [*_RISK, *ends("idle_mean"), *ends("throughput"), "deadlocks", "digest"])
     looks, letters = _looks(frame), glyphs(frame["variant"])
-    high = 0.2 * len(frame) + 1.3
+    high = 0.2 * len(frame) + 1.6
     with _style():
         figure = Figure(figsize=(_BENCH, high))
         # Places in inches: laying out by measuring would take as long as drawing.
         axes: dict[str, Axes] = {}
         left = 2.2
         for name, (title, wide) in _PANELS.items():
-            across, up = (left / _BENCH, wide / _BENCH), (0.5 / high, (high - 1.28) / high)
+            across, up = (left / _BENCH, wide / _BENCH), (0.5 / high, (high - 1.58) / high)
             axes[name] = figure.add_axes((across[0], up[0], across[1], up[1]))
             figure.text((left + wide / 2) / _BENCH, 1 - 0.06 / high, title, ha="center", va="top")
-            left += wide + 0.15
+            left += wide + 0.25
         rows = [row for _, row in frame.iterrows()]
         for name in ("deadlock_probability", "idle_mean", "throughput"):
             ax = axes[name]
@@ -765,7 +766,9 @@ def _waited_for(ax: Axes, rows: Sequence[pd.Series]) -> None:
         if np.isfinite(value):
             ax.text(j, k, per_cent(value), ha="center", va="center", fontsize=7, color="black")
     names = [REASON_NAMES[reason] for reason in reasons]
-    ax.set_xticks(range(len(reasons)), names, fontsize=7, rotation=30, ha="left")
+    ax.set_xticks(
+        range(len(reasons)), names, fontsize=7, rotation=50, ha="left", rotation_mode="anchor"
+    )
     ax.tick_params(axis="x", labeltop=True, labelbottom=False, length=0, pad=0)
     ax.set_yticks([])
 

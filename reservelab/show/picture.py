@@ -23,8 +23,9 @@ from matplotlib.figure import Figure
 from reservelab.show import controls, figures
 from reservelab.show.background import Background
 
+_Wanted = tuple[Callable[[], Figure], str]
 _DRAWING = threading.RLock()
-_REST = 3.0  # times the last drawing, before the next one: what is drawn for is what is computed
+_CELLS: list[int] = []  # one for each cell that has begun and not ended
 _REST_AT_MOST = 2.0  # seconds
 
 
@@ -39,20 +40,29 @@ class Picture:
         What is to be seen, in words, for those who do not see it.
     failed : callable
         Called with the exception of a figure that could not be drawn.
+    rest : float
+        Between two figures, times what the last one took: what is drawn for is what is computed.
+        0 for a figure of something that is not being computed.
     """
 
     def __init__(
-        self, test_id: str, alternative: str, failed: Callable[[Exception], object]
+        self,
+        test_id: str,
+        alternative: str,
+        failed: Callable[[Exception], object],
+        rest: float = 3.0,
     ) -> None:
+        self._rest = rest
         self.widget = widgets.HTML()
         self._words = (controls.escape(test_id), controls.escape(alternative))
         self._lock = threading.Lock()
-        self._make: Callable[[], Figure] | None = None
+        self._make: _Wanted | None = None
         self._expected = False
+        self._failed = failed
         self._background = Background("figure", failed)
         self._in_kernel = _take_turns_with_cells()
 
-    def draw(self, make: Callable[[], Figure], after: float = 0.0) -> None:
+    def draw(self, make: Callable[[], Figure], after: float = 0.0, of: str = "") -> None:
         """Draw a figure soon; one asked for before and not drawn yet is forgotten.
 
         Parameters
@@ -61,9 +71,11 @@ class Picture:
             Makes the figure.
         after : float
             Seconds to wait. In a script, which has no cells, nothing is drawn before `settle`.
+        of : str
+            What it is a figure of, as a ``data-of`` attribute.
         """
         with self._lock:
-            self._make = make
+            self._make = make, of
             if self._expected or not self._in_kernel:
                 return
             self._expected = True
@@ -83,30 +95,31 @@ class Picture:
 
     def _draw_all(self, after: float, stop: threading.Event) -> None:
         rest = after
-        try:
-            while not stop.wait(rest):
-                with self._lock:
-                    make, self._make = self._make, None
-                    if make is None:
-                        return
-                began = time.monotonic()
-                self._draw(make)
-                rest = min(_REST * (time.monotonic() - began), _REST_AT_MOST)
-        finally:
+        while True:
+            stopped = stop.wait(rest)
             with self._lock:
-                self._expected = False
+                make, self._make = self._make, None
+                if stopped or make is None:
+                    # Under the lock: whoever asks from now on has to start another thread.
+                    self._expected = False
+                    return
+            began = time.monotonic()
+            try:
+                self._draw(make)
+            except Exception as error:
+                self._failed(error)
+            rest = min(self._rest * (time.monotonic() - began), _REST_AT_MOST)
 
-    def _draw(self, make: Callable[[], Figure]) -> None:
+    def _draw(self, wanted: _Wanted) -> None:
+        make, of = wanted
         with _DRAWING:
             picture = base64.b64encode(figures.png(make())).decode("ascii")
         test_id, alternative = self._words
         self.widget.value = (
-            f'<img data-testid="{test_id}" alt="{alternative}" style="max-width: 100%"'
+            f'<img data-testid="{test_id}" data-of="{controls.escape(of)}" alt="{alternative}"'
+            ' style="max-width: 100%"'
             f' src="data:image/png;base64,{picture}">'
         )
-
-
-_CELL_RUNS = threading.Event()
 
 
 def _take_turns_with_cells() -> bool:
@@ -124,11 +137,11 @@ def _take_turns_with_cells() -> bool:
 
 def _begin_cell(*_: object) -> None:
     _DRAWING.acquire()
-    _CELL_RUNS.set()
+    _CELLS.append(1)
 
 
 def _end_cell(*_: object) -> None:
-    # An empty cell ends without having begun.
-    if _CELL_RUNS.is_set():
-        _CELL_RUNS.clear()
+    # An empty cell ends without having begun; a cell may run another one.
+    if _CELLS:
+        _CELLS.pop()
         _DRAWING.release()

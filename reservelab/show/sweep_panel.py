@@ -353,7 +353,10 @@ class SweepPanel:
 
     def _draw(self) -> None:
         if self._parts:
-            self._picture.draw(lambda: _FIGURES[self.figure_kind.value](self.frame()))
+            kind = self.figure_kind.value
+            self._picture.draw(
+                lambda: _FIGURES[kind](self.frame()), of=f"{kind}, {self._state}"
+            )
 
     def _repr_mimebundle_(self, **options: object) -> object:
         return self.widget._repr_mimebundle_(**options)

@@ -85,6 +85,7 @@ class Theatre:
             "Swim lanes: a lane for each thread up to the step, and who waits for whom. The table"
             " below says the same in words.",
             lambda error: self._say(f"the picture could not be drawn: {error!r}"),
+            rest=0,
         )
         self.figure = self._picture.widget
         choices = controls.row(self.way, self.episode, self.next_button)

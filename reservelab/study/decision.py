@@ -77,7 +77,9 @@ def decide(
         try:
             found = _from_fit(fits, variant, waiting, risk, place)
         except BadInput as error:
-            found = _from_cells(cells[cells["threads"] == threads], risk) | {"reason": str(error)}
+            here = cells[cells["threads"] == threads]
+            why = str(error) + ("" if len(here) else f"; and no cell with {threads} threads")
+            found = _from_cells(here, risk) | {"reason": why}
         rows.append(row | found)
     return pd.DataFrame(rows)
 

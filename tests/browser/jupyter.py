@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import secrets
 import signal
 import socket
@@ -177,30 +178,130 @@ class Jupyter(Server):
             self._ask(f"/{session['id']}", "DELETE")
 
 
-class LabPage:
-    """A notebook in JupyterLab."""
+class PanelPage:
+    """A page with panels on it, used as a reader uses it."""
 
     def __init__(self, page: Page) -> None:
         self.page = page
+
+    def part(self, test_id: str) -> Locator:
+        """The first thing on the page with this test id."""
+        return self.page.get_by_test_id(test_id).first
+
+    def slider(self, label: str) -> Locator:
+        return self.page.locator(".widget-slider").filter(
+            has=self.page.get_by_text(label, exact=True)
+        ).first  # fmt: skip
+
+    def handle(self, label: str) -> Locator:
+        return self.slider(label).locator(".noUi-handle")
+
+    def key(self, label: str, key: str) -> None:
+        """Press a key on a slider, once it is there to be seen."""
+        expect(self.handle(label)).to_be_visible()
+        self.handle(label).press(key)
+
+    def press(self, name: str) -> None:
+        # By its text: an icon is a character of its accessible name.
+        button = self.page.locator("button.jupyter-button")
+        button.filter(has_text=re.compile(rf"^\s*{name}\s*$")).first.click()
+
+    def type_into_slider(self, label: str, value: object) -> None:
+        readout = self.slider(label).locator(".widget-readout")
+        readout.click()
+        self.page.keyboard.press("Control+A")
+        self.page.keyboard.type(str(value))
+        self.page.keyboard.press("Enter")
+
+    def drag(self, label: str, by: int) -> None:
+        """Drag a slider's handle by so many pixels and let it go."""
+        box = self.handle(label).bounding_box()
+        assert box is not None
+        x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+        self.page.mouse.move(x, y)
+        self.page.mouse.down()
+        self.page.mouse.move(x + by / 2, y, steps=3)
+        self.page.mouse.move(x + by, y, steps=3)
+        self.page.mouse.up()
+
+    def choose(self, label: str, option: str) -> None:
+        box = self.page.locator(".widget-dropdown").filter(
+            has=self.page.get_by_text(label, exact=True)
+        ).first  # fmt: skip
+        box.locator("select").select_option(label=option)
+
+    def until(self, test_id: str, **data: object) -> Locator:
+        """Wait until a status widget says so in its data attributes."""
+        marks = "".join(f'[data-{name}="{value}"]' for name, value in data.items())
+        self.page.locator(f'[data-testid="{test_id}"]{marks}').first.wait_for(state="attached")
+        return self.part(test_id)
+
+    def figure_changes(self, test_id: str, before: str | None) -> str:
+        """Wait for a figure other than that, and return it."""
+        self.page.wait_for_function(
+            """([id, before]) => {
+                const figure = document.querySelector(`[data-testid="${id}"]`);
+                return figure !== null && figure.src !== before && figure.complete
+                    && figure.naturalWidth > 0;
+            }""",
+            arg=[test_id, before],
+        )
+        return self.figure(test_id)
+
+    def figure(self, test_id: str) -> str:
+        source = self.part(test_id).get_attribute("src")
+        assert source is not None
+        return source
+
+    def show(self, test_id: str) -> None:
+        """Scroll a widget into view; one that is replaced meanwhile has the same place."""
+        self.part(test_id).wait_for(state="attached")
+        self.page.evaluate(
+            """async id => {
+                const part = document.querySelector(`[data-testid="${id}"]`);
+                part.scrollIntoView({block: "center"});
+                for (let k = 0; k < 3; k++) await new Promise(requestAnimationFrame);
+            }""",
+            test_id,
+        )
+
+    def picture(self, test_id: str, path: Path) -> None:
+        """A screenshot with that widget in the middle."""
+        self.show(test_id)
+        self.page.mouse.move(2, 2)  # no tooltip
+        self.page.screenshot(path=path)
+
+
+class LabPage(PanelPage):
+    """A notebook in JupyterLab."""
+
+    def __init__(self, page: Page) -> None:
+        super().__init__(page)
         self.idle()
 
     def idle(self) -> None:
         """Wait until the kernel has nothing to do."""
         self.page.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]").wait_for()
 
+    def menu(self, bar: str, *names: str) -> None:
+        self.page.get_by_role("menuitem", name=bar, exact=True).click()
+        for name in names:
+            self.page.locator(".lm-Menu-itemLabel").get_by_text(name, exact=True).click()
+
+    def theme(self, name: str) -> None:
+        self.menu("Settings", "Theme", name)
+        light = "true" if name == "JupyterLab Light" else "false"
+        self.page.locator(f"body[data-jp-theme-light={light}]").wait_for(state="attached")
+
     def run_all(self) -> None:
         """Run every cell, as a reader would; there must be no error among the outputs."""
-        self.page.get_by_role("menuitem", name="Run", exact=True).click()
-        self.page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
-        count = self.page.locator(".jp-CodeCell").count()
-        expect(self.page.locator(".jp-InputPrompt").filter(has_text="[*]")).to_have_count(0)
-        assert count > 0
+        self.menu("Run", "Run All Cells")
+        last = self.page.locator(".jp-Notebook .jp-CodeCell .jp-InputPrompt").last
+        expect(last).to_have_text(re.compile(r"\[\d+\]:"))
         self.idle()
         self.no_error_output()
 
     def no_error_output(self) -> None:
-        expect(self.page.locator(".jp-RenderedText[data-mime-type*=stderr], .jp-OutputArea-output"
-                                 "[data-mime-type*=error]")).to_have_count(0)  # fmt: skip
-
-    def part(self, test_id: str) -> Locator:
-        return self.page.get_by_test_id(test_id)
+        kinds = "[data-mime-type*=stderr], [data-mime-type*=error]"
+        expect(self.page.locator(kinds)).to_have_count(0)
+        expect(self.page.locator(".jupyter-widgets-error-widget")).to_have_count(0)
