@@ -148,6 +148,7 @@ def test_every_verb_shows_an_example_that_works(command: Command) -> None:
     write(Path("demo"), GRID)
     shown = dict(examples())
     assert tuple(shown) == VERBS
+    del shown["lab"]  # becomes another program, which does not end; tested by itself
     for words in shown.values():
         outcome = command(*words)
         assert outcome.code == 0, (words, outcome.err)
