@@ -71,7 +71,7 @@ class TestAgainstExact:
         """One seed of each: within three times the interval's width on a log scale (1e-8)."""
         probability = truth(NEAR_1E8[name])
         assert 1e-9 < probability < 1e-7
-        found = rare(NEAR_1E8[name], seed=1)
+        found = rare(NEAR_1E8[name], seed=1, trajectories=1_000)
         width = math.log(found.probability.high / found.probability.best)
         assert abs(math.log(found.probability.best / probability)) < 3 * width
         assert found.gain > 100

@@ -69,7 +69,7 @@ def add_verbs(verbs: Any) -> None:  # noqa: ANN401 - argparse has no public name
         "--scheme mempool --reserve 8 --mount ext2:8 --pages 20", _rare, undecided=3,
     )  # fmt: skip
     add_scenario(rare)
-    add_number(rare, "--trajectories", 10, "of each stage of each replicate", 1_000)
+    add_number(rare, "--trajectories", 10, "of each stage of each replicate", 2_000)
     add_number(rare, "--seed", 0, "the same seed gives the same result", 1)
     add_number(rare, "--workers", 1, "threads to compute with (all processors)")
     add_json(rare)

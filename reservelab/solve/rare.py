@@ -49,7 +49,7 @@ Array = Any  # numba specialises, mypy need not know
 
 N_REACHED, N_DEAD, N_UNFINISHED, N_EVENTS, N_NO_ROOM, NUMBERS = range(6)
 _REPLICATES = 32
-_PILOT = 500  # trajectories of a stage of the pilot, at first
+_PILOT = 1_000  # trajectories of a stage of the pilot, at first
 _SURVIVE = 0.25  # the share of trajectories that a stage should let through
 _SEEN = 50  # trajectories that must rise before the pilot believes that they can
 _STAGES = 80
@@ -387,7 +387,7 @@ class _Splitter:
 def rare(
     scenario: Scenario,
     seed: int = 1,
-    trajectories: int = 1_000,
+    trajectories: int = 2_000,
     workers: int | None = None,
     progress: Callable[[int, int], object] | None = None,
     stop: threading.Event | None = None,
