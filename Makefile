@@ -8,7 +8,7 @@ STORM := .venv-storm/.ready
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test verify storm bench lab lock
+.PHONY: help demo test verify storm bench lab notebooks lock
 
 help: ## list the targets
 	@sed -nE 's/^([a-z]+):[^#]*## (.*)/make \1\t\2/p' Makefile | expand -t 14
@@ -34,8 +34,11 @@ bench: $(READY) storm ## engine beside C and SimPy, splitting beside Monte Carlo
 	$(BIN)/python -m tests.benchmarks.bench_rare
 	$(BIN)/python -m tests.benchmarks.bench_storm
 
-lab: $(READY) ## JupyterLab on this directory
-	$(BIN)/jupyter lab
+lab: $(READY) ## JupyterLab on the notebooks
+	$(BIN)/reservelab lab
+
+notebooks: $(READY) ## run every notebook with its real parameters: some minutes
+	$(BIN)/pytest --nbmake --nbmake-timeout=180 -v notebooks/*.ipynb
 
 lock: ## choose the versions in requirements.lock anew (needs uv)
 	$(UV) pip compile pyproject.toml --all-extras --universal --python-version 3.11 --upgrade \

@@ -21,12 +21,17 @@ from reservelab.model.schemes import (
 )
 
 if TYPE_CHECKING:
+    from reservelab.show.bench import Bench as Bench
+    from reservelab.show.decision_panel import DecisionPanel as DecisionPanel
+    from reservelab.show.sweep_panel import SweepPanel as SweepPanel
+    from reservelab.show.swimlane import swim_lanes as swim_lanes
+    from reservelab.show.theatre import Theatre as Theatre
     from reservelab.solve.exact import Exact, exact
     from reservelab.solve.prove import Proof, prove
     from reservelab.solve.rare import Rare, TooFewSurvivors, rare
     from reservelab.solve.simulate import Cancelled, simulate
     from reservelab.solve.tally import Tally
-    from reservelab.solve.trace import Story, trace
+    from reservelab.solve.trace import Story, next_deadlock, trace
     from reservelab.study import claims
     from reservelab.study.fits import Fits, fit, smallest_reserve, throughput_lost
     from reservelab.study.grid import Grid
@@ -41,12 +46,18 @@ __version__ = "0.1.0"
 # The engine takes two seconds to import, most of it numba's and pandas', so that help and a wrong
 # scenario should not wait for it: these names are looked up when they are first asked for.
 _MODULES = {
+    # Not in __all__: these need the notebook extra.
+    "show.bench": ("Bench",),
+    "show.decision_panel": ("DecisionPanel",),
+    "show.sweep_panel": ("SweepPanel",),
+    "show.swimlane": ("swim_lanes",),
+    "show.theatre": ("Theatre",),
     "solve.exact": ("Exact", "exact"),
     "solve.prove": ("Proof", "prove"),
     "solve.rare": ("Rare", "TooFewSurvivors", "rare"),
     "solve.simulate": ("Cancelled", "simulate"),
     "solve.tally": ("Tally",),
-    "solve.trace": ("Story", "trace"),
+    "solve.trace": ("Story", "next_deadlock", "trace"),
     "study.claims": ("claims",),
     "study.fits": ("Fits", "fit", "smallest_reserve", "throughput_lost"),
     "study.grid": ("Grid",),
@@ -97,6 +108,7 @@ __all__ = [
     "lock",
     "machines",
     "mixes",
+    "next_deadlock",
     "pools",
     "prove",
     "rare",

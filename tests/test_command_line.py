@@ -33,7 +33,7 @@ from reservelab.model.catalogue import machines
 PROGRAM = [sys.executable, "-m", "reservelab"]
 VERBS = (
     "simulate", "trace", "exact", "prove", "rare", "export", "sweep", "fit", "claims", "search",
-    "figures", "mail",
+    "figures", "lab", "mail",
 )  # fmt: skip
 
 SCENARIO: dict[str, Any] = {
@@ -148,6 +148,7 @@ def test_every_verb_shows_an_example_that_works(command: Command) -> None:
     write(Path("demo"), GRID)
     shown = dict(examples())
     assert tuple(shown) == VERBS
+    del shown["lab"]  # becomes another program, which does not end; tested by itself
     for words in shown.values():
         outcome = command(*words)
         assert outcome.code == 0, (words, outcome.err)
@@ -694,6 +695,78 @@ def test_a_torn_part_is_warned_of_and_runs_again(command: Command) -> None:
     # With its only part torn there is nothing left to fit.
     assert fitted.code == 2
     assert swept(command).err == ""
+
+
+# --- Lab -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("browser", [True, False])
+def test_lab_becomes_jupyterlab_on_the_notebooks(
+    command: Command, monkeypatch: pytest.MonkeyPatch, browser: bool
+) -> None:
+    called: list[list[str]] = []
+    monkeypatch.setattr(os, "execv", lambda program, words: called.append([program, *words]))
+    Path("mine").mkdir()
+    assert command("lab", "mine", *([] if browser else ["--no-browser"])).code == 0
+    ((program, *words),) = called
+    assert program == words[0] == sys.executable
+    assert words[1:4] == ["-m", "jupyterlab", "--notebook-dir=mine"]
+    assert words[4:] == ([] if browser else ["--no-browser"])
+
+
+def test_lab_needs_notebooks_and_an_extra(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused(command("lab"), "DIR")
+    Path("notebooks").mkdir()
+    forget(monkeypatch, "jupyterlab")
+    outcome = command("lab")
+    refused(outcome, "lab")
+    assert "reservelab[notebook]" in outcome.err
+
+
+# --- Swim lanes ----------------------------------------------------------------------------------
+
+
+SMALL = ["--scheme", "watermark", "--reserve", "3", "--mount", "ext2:3", "--pages", "7"]
+
+
+@pytest.mark.parametrize("verb", ["prove", "trace"])
+@pytest.mark.parametrize("suffix", ["svg", "png", "pdf"])
+def test_a_way_is_drawn(command: Command, verb: str, suffix: str) -> None:
+    plain = command(verb, *SMALL)
+    drawn = command(verb, *SMALL, "--figure", f"way.{suffix}")
+    assert drawn == plain
+    magic = {"svg": b"<?xml", "png": b"\x89PNG", "pdf": b"%PDF"}[suffix]
+    assert Path(f"way.{suffix}").read_bytes().startswith(magic)
+
+
+def test_the_smallest_unsafe_one_is_drawn(command: Command) -> None:
+    outcome = command("prove", *SMALL, "--smallest", "3,7", "--figure", "way.svg")
+    assert outcome.code == 1
+    assert Path("way.svg").read_bytes().startswith(b"<?xml")
+
+
+def test_a_certificate_has_no_way_to_draw(command: Command) -> None:
+    outcome = command("prove", *SMALL[4:], "--scheme", "perthread whole", "--figure", "way.svg")
+    assert outcome.code == 0
+    assert outcome.out.startswith("SAFE")
+    assert outcome.err == "warning: way.svg: not made; there is no path to draw\n"
+    assert not Path("way.svg").exists()
+
+
+@pytest.mark.parametrize("file", ["way", "way.jpg", "nowhere/way.svg"])
+def test_a_figure_that_cannot_be_made_is_refused_before_anything_runs(
+    command: Command, file: str
+) -> None:
+    refused(command("prove", *SMALL, "--figure", file), "--figure")
+
+
+def test_swim_lanes_need_an_extra(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    forget(monkeypatch, "matplotlib")
+    outcome = command("trace", *SMALL, "--figure", "way.svg")
+    refused(outcome, "figures")
+    assert "reservelab[figures]" in outcome.err
 
 
 # --- Extras that are not installed ---------------------------------------------------------------

@@ -225,7 +225,7 @@ def undeclared(path: Path, declared: Iterable[str], *, whole_file: bool) -> set[
         elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
             modules.add(node.module.split(".")[0])
     ours = {"reservelab", *sys.stdlib_module_names}
-    ours |= {p.stem for p in (ROOT / "tests").rglob("*.py")} | {"benchmarks"}
+    ours |= {name for p in (ROOT / "tests").rglob("*.py") for name in (p.stem, p.parent.name)}
     packages = {str(canonicalize_name(MODULE_TO_PACKAGE.get(m, m))) for m in modules - ours}
     return packages - set(declared)
 

@@ -39,12 +39,17 @@ def fixed(case: dict[str, Any]) -> dict[str, Any]:
     return case
 
 
+def drawn(variant: str, waiting: str, seed: int) -> dict[str, Any]:
+    """A random case of numbers that the oracle can know."""
+    rng = random.Random(f"{variant} {waiting} {seed}")
+    return fixed(naive.draw_scenario(rng, variant, waiting))
+
+
 class TestAgainstTheOracle:
     @pytest.mark.parametrize(("variant", "waiting"), CELLS)
     def test_every_state_is_the_oracles(self, variant: str, waiting: str) -> None:
         for seed in range(2):
-            rng = random.Random(f"lanes {variant} {waiting} {seed}")
-            case = fixed(naive.draw_scenario(rng, variant, waiting))
+            case = drawn(variant, waiting, seed)
             story = rl.trace(scenario_from_case(case), seed, 0, LIMIT)
             self.follow(lanes(story), Naive(case))
 
@@ -66,7 +71,7 @@ class TestAgainstTheOracle:
             assert threads == set(here.loc[here["reason"] != "", "thread"])
 
     def check(self, row: dict[Any, Any], thread: naive.Thread, oracle: Naive) -> None:
-        has = {name: row[name] for name in ("held", "own", "drawn", "claim")}
+        has = {name: row[name] for name in ("want", "held", "own", "drawn", "claim")}
         assert has == {name: getattr(thread, name) for name in has}
         owned = [name for (_, name), who in oracle.lock_owners.items() if who == thread.number]
         assert row["locks"] == ", ".join(owned)

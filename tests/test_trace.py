@@ -106,6 +106,23 @@ class TestIsWhatSimulateRan:
             trace(scenario, **given)
 
 
+class TestNextDeadlock:
+    @pytest.mark.parametrize("first", [0, 1, 5, 63, 64, 65, 1000])
+    def test_it_is_the_next(self, first: int) -> None:
+        fs = rl.Filesystem("fs", [rl.alloc(2), rl.submit()])
+        scenario = rl.Scenario(rl.Machine(4), (rl.Mount(fs, 4),), rl.Watermark(2), 1)
+        found = rl.next_deadlock(scenario, 7, first)
+        assert found is not None
+        endings = [trace(scenario, 7, episode).ending for episode in range(first, found + 1)]
+        assert endings.index("deadlocked") == found - first
+
+    def test_there_may_be_none(self) -> None:
+        fs = rl.Filesystem("fs", [rl.alloc(2), rl.submit()])
+        scenario = rl.Scenario(rl.Machine(4), (rl.Mount(fs, 4),), rl.Tickets(), 1)
+        assert rl.next_deadlock(scenario, 1, 3, 5000) is None
+        assert rl.next_deadlock(scenario, 1, 3, 0) is None
+
+
 WORDS = {
     r"takes (the semaphore, )?free page": {"free": -1},
     r"takes (the semaphore, )?pool page": {"pool": -1},

@@ -7,6 +7,7 @@ import contextlib
 import difflib
 import re
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 from reservelab.command.terminal import Bar, complain
@@ -18,6 +19,10 @@ class _Format(argparse.RawDescriptionHelpFormatter):
 
     def __init__(self, prog: str) -> None:
         super().__init__(prog, max_help_position=22, width=79)
+
+    def _format_usage(self, *parts: Any) -> str:  # noqa: ANN401
+        """Leave the blank line after it out: one more option fits the screen."""
+        return f"{super()._format_usage(*parts).rstrip()}\n"
 
 
 class Parser(argparse.ArgumentParser):
@@ -94,6 +99,23 @@ def share(text: str) -> float:
         if 0 < float(text) < 1:
             return float(text)
     raise argparse.ArgumentTypeError(f"{text!r} is no share; give a number between 0 and 1")
+
+
+def add_figure(verb: argparse._ArgumentGroup) -> None:
+    """Add --figure."""
+    told = "draw it as swim lanes, too: a .svg, .png or .pdf"
+    verb.add_argument("--figure", type=_figure_file, metavar="FILE", help=told)
+
+
+def _figure_file(text: str) -> Path:
+    """Look at what a run would end with before it begins."""
+    path = Path(text)
+    if path.suffix not in (".svg", ".png", ".pdf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is no figure; end it in .svg, .png or .pdf")
+    if not path.parent.is_dir():
+        wrong = f"there is no directory {str(path.parent)!r}"
+        raise argparse.ArgumentTypeError(f"{wrong}; give a file in one that is there")
+    return path
 
 
 def add_json(verb: argparse._ArgumentGroup) -> None:

@@ -5,13 +5,18 @@ from __future__ import annotations
 import argparse
 import re
 import warnings
-from typing import Any, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
-from reservelab.command.parser import add_json, add_number, add_verb
+from reservelab.command.parser import add_figure, add_json, add_number, add_verb
 from reservelab.command.scenario import add_scenario, read_scenario
+from reservelab.command.show import draw_story, needs_figures
 from reservelab.command.terminal import STARTING, Bar, print_json, records
 from reservelab.model.errors import BadInput
 from reservelab.model.scenario import RULES_VERSION, Scenario
+
+if TYPE_CHECKING:
+    from reservelab.solve.prove import Proof
 
 
 def add_verbs(verbs: Any) -> None:  # noqa: ANN401 - argparse has no public name for it
@@ -33,6 +38,7 @@ def add_verbs(verbs: Any) -> None:  # noqa: ANN401 - argparse has no public name
     add_scenario(trace)
     add_number(trace, "--episode", 0, "which one, counted from 0", 0)
     add_number(trace, "--seed", 0, "that of the simulation the episode is from", 1)
+    add_figure(trace)
     add_json(trace)
 
     exact = add_verb(
@@ -55,6 +61,7 @@ def add_verbs(verbs: Any) -> None:  # noqa: ANN401 - argparse has no public name
     told = "for --smallest: each page more is one more in the reserve"
     prove.add_argument("--reserve-follows", action="store_true", help=told)
     add_number(prove, "--limit", 1, "the most states to store", 20_000_000)
+    add_figure(prove)
     add_json(prove)
 
     rare = add_verb(
@@ -101,6 +108,8 @@ def _trace(options: argparse.Namespace, bar: Bar) -> None:
     scenario = read_scenario(options)
     from reservelab.solve.trace import trace
 
+    if options.figure:
+        needs_figures()
     warn(scenario)
     with bar(STARTING):
         story = trace(scenario, options.seed, options.episode)
@@ -113,6 +122,8 @@ def _trace(options: argparse.Namespace, bar: Bar) -> None:
         print_json(head | {"steps": records(story.frame()), "scenario": scenario.canonical()})
     else:
         print(story)
+    if options.figure:
+        draw_story(story, options.figure)
 
 
 def _exact(options: argparse.Namespace, bar: Bar) -> None:
@@ -128,6 +139,8 @@ def _exact(options: argparse.Namespace, bar: Bar) -> None:
 def _prove(options: argparse.Namespace, bar: Bar) -> int:
     scenario = read_scenario(options)
     quota: Literal["own", "unbounded"] = "unbounded" if options.unbounded else "own"
+    if options.figure:
+        needs_figures()
     warn(scenario)
     if options.smallest is not None:
         return _smallest(options, bar, scenario, quota)
@@ -138,7 +151,16 @@ def _prove(options: argparse.Namespace, bar: Bar) -> int:
     with bar(STARTING):
         result = prove(scenario, quota, options.limit, bar.explore)
     print(result.to_json() if options.json else result)
+    _draw(options.figure, result)
     return 0 if result.safe else 1
+
+
+def _draw(file: Path | None, proof: Proof | None) -> None:
+    """Draw the path that a proof has, if somebody wants it."""
+    if file and proof and proof.story:
+        draw_story(proof.story, file)
+    elif file:
+        warnings.warn(f"{file}: not made; there is no path to draw", stacklevel=2)
 
 
 def _rare(options: argparse.Namespace, bar: Bar) -> None:
@@ -175,6 +197,7 @@ def _smallest(
             scenario, threads, most, fewest, follows, quota, options.limit, progress=bar.count
         )
     print(found.to_json() if options.json else found)
+    _draw(options.figure, found.proof)
     if found.safe is None:
         undecided: int = options.undecided
         return undecided

@@ -55,6 +55,40 @@ class Mix:
             self, "name", name or "+".join(fs.name for fs in self.filesystems)
         )
 
+    def with_share(self, name: str, share: float) -> Mix:
+        """Give one filesystem another share and the others the rest, in their proportion.
+
+        Parameters
+        ----------
+        name : str
+            Name of a filesystem of the mix.
+        share : float
+            Its new share, from 0 to 1. A filesystem that is alone keeps all.
+
+        Returns
+        -------
+        Mix
+            The same filesystems; where the others had nothing, they share the rest equally.
+
+        Raises
+        ------
+        BadInput
+            If there is no such filesystem, or the share is none.
+        """
+        names = [filesystem.name for filesystem in self.filesystems]
+        if name not in names:
+            raise BadInput("weights", f"{name!r} is not in the mix", f"one of {', '.join(names)}")
+        if not 0 <= share <= 1:
+            key = f"weights.{name}"
+            raise BadInput(key, f"{share!r} is not a share", "give a number from 0 to 1")
+        place = names.index(name)
+        others = [w for k, w in enumerate(self.weights) if k != place] or [0.0]
+        total = math.fsum(others)
+        scaled = [w / total if total else 1 / len(others) for w in others]
+        scaled = [w * (1 - share) for w in scaled]
+        scaled.insert(place, share if len(names) > 1 else 1.0)
+        return Mix(dict(zip(self.filesystems, scaled, strict=False)), self.name)
+
     def mounts(self, threads: int, *, dirtiers: int = 0) -> list[Mount]:
         """Spread threads over one mount for each filesystem.
 

@@ -10,7 +10,7 @@ import hashlib
 import json
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any, Literal, TypeVar, get_args
 
@@ -69,6 +69,23 @@ class Mount:
             object.__setattr__(self, "device", self.filesystem.device)
         elif not isinstance(self.device, Device):
             raise BadInput("device", f"{self.device!r} is not one", "give a Device")
+
+    def faster(self, factor: float) -> Mount:
+        """Make the device as many times as fast.
+
+        Parameters
+        ----------
+        factor : float
+            On the rate of each channel; below 1 is slower.
+
+        Returns
+        -------
+        Mount
+            With such a device; itself if it stands on another mount.
+        """
+        if self.device is None:
+            return self
+        return replace(self, device=replace(self.device, rate=self.device.rate * factor))
 
 
 @dataclass(frozen=True)

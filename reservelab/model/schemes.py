@@ -22,7 +22,7 @@ returns   where the pages of a completed bio go first; the rest is free
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from reservelab.model.errors import BadInput, whole_number
@@ -89,7 +89,6 @@ class Scheme:
         """What does not fit together: whether, the key, what is wrong, what would be right."""
         grants, entry = set(self.grants), self.entry
         draws_pool = "global_pool" in grants
-        shared = self.start in ("mark", "mount_pools", "pool")
         per_section = entry in ("own_by_page", "own_at_once")
         gates = (draws_pool, entry == "tickets")
         return [
@@ -101,7 +100,7 @@ class Scheme:
                 "reserve", "missing", f"say how many pages start={self.start!r} sets aside",
             ),
             (
-                not shared and self.reserve is not None,
+                not self.has_reserve and self.reserve is not None,
                 "reserve", f"has no meaning with start={self.start!r}", "leave it out",
             ),
             (
@@ -218,6 +217,52 @@ class Scheme:
         if known or words[:1] in ([family] for family, _ in _ROWS):
             raise BadInput("scheme", f"{variant!r} is unknown", f"{words[0]} takes {known}")
         raise BadInput("scheme", f"{variant!r} is unknown", f"one of {', '.join(variants())}")
+
+    @classmethod
+    def unsized(cls, variant: str) -> Scheme:
+        """Make a named scheme whose reserve is somebody else's business: `sized` gives it one.
+
+        Parameters
+        ----------
+        variant : str
+            As for `named`.
+
+        Returns
+        -------
+        Scheme
+            With a reserve of no pages, if it can have one.
+
+        Raises
+        ------
+        BadInput
+            If no row has these words.
+        """
+        try:
+            return cls.named(variant, reserve=0)
+        except BadInput as error:
+            if error.key != "reserve":
+                raise
+            return cls.named(variant)
+
+    def sized(self, reserve: int | None) -> Scheme:
+        """Give the scheme another reserve.
+
+        Parameters
+        ----------
+        reserve : int or None
+            Pages; None for a pool's default.
+
+        Returns
+        -------
+        Scheme
+            The scheme with that reserve; itself if it sets nothing shared aside.
+        """
+        return replace(self, reserve=reserve) if self.has_reserve else self
+
+    @property
+    def has_reserve(self) -> bool:
+        """Whether the scheme sets something shared aside, whose size can be chosen."""
+        return self.start in ("mark", "mount_pools", "pool")
 
     @property
     def family(self) -> str:

@@ -339,6 +339,25 @@ def dead_counts(frame: pd.DataFrame) -> pd.DataFrame:
     return counts.loc[here].reset_index()
 
 
+def dead_shares(row: pd.Series) -> dict[str, float]:
+    """What the dead of one cell waited for.
+
+    Parameters
+    ----------
+    row : Series
+        A row of the frame.
+
+    Returns
+    -------
+    dict of str to float
+        Reasons of which there is any, the most frequent first, in per cent of the deadlocks. They
+        may add up to more than 100: threads of one deadlock wait for several things.
+    """
+    counts = {reason: int(row[f"dead_{reason}"]) for reason in REASONS}
+    here = sorted((reason for reason in REASONS if counts[reason]), key=lambda r: -counts[r])
+    return {reason: 100 * counts[reason] / int(row["deadlocks"]) for reason in here}
+
+
 def provenance(frame: pd.DataFrame, command: str, grid: str = "") -> dict[str, str]:
     """State where the numbers of a figure come from.
 

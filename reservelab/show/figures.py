@@ -12,9 +12,10 @@ with bars between them.
 
 from __future__ import annotations
 
+import io
 import itertools
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,6 +51,7 @@ from reservelab.show.cells import (
     Cells,
     check,
     dead_counts,
+    dead_shares,
     ends,
     frontier,
     glyphs,
@@ -78,6 +80,14 @@ _LINES: tuple[Any, ...] = (
 _ARROW = Outline([(0, 0), (0, -5), (-0.9, -3.7), (0, -5), (0.9, -3.7)], [1, 2, 2, 1, 2])
 _GREY = "0.55"
 _SIDE = 1.75  # inches for a legend
+# Of `side_by_side`: titles, and widths in inches; the whole is this wide.
+_BENCH = 10.0
+_PANELS = {
+    "deadlock_probability": ("deadlock probability\nper episode", 2.1),
+    "idle_mean": ("idle reserve\n(pages, mean over time)", 1.4),
+    "throughput": ("throughput\n(writepages a mean step)", 1.4),
+    "dead": ("the dead waited for\n(% of deadlocks)", 1.5),
+}
 _RISK = ends("deadlock_probability")
 _BOUND = (
     "Bars: 95 % intervals. Open marker with arrow: no deadlock seen, upper end of the interval."
@@ -217,7 +227,7 @@ def _multiples(
     names = mixes(cells.frame)
     wide = (WIDTH - 0.6 - _SIDE) / len(names)
     heights = [max(1.25, 0.35 + 0.29 * len(members)) for _, members in rows]
-    figure = Figure(figsize=(WIDTH, sum(heights) + 1.1), layout="constrained")
+    figure = Figure(figsize=(WIDTH, max(3.2, sum(heights) + 1.1)), layout="constrained")
     grid = figure.add_gridspec(
         len(rows), len(names) + 1, width_ratios=[wide] * len(names) + [_SIDE],
         height_ratios=heights,
@@ -286,14 +296,15 @@ def _ticks_at(ax: Axes, values: Iterable[float], wide: float) -> float:
     return float(np.diff(places).min(initial=1.0))
 
 
-def _risk_axis(ax: Axes, frame: pd.DataFrame) -> None:
+def _risk_axis(axis: XAxis | YAxis, frame: pd.DataFrame) -> None:
     """A logarithmic axis that holds every estimate and bound; an interval may run out below."""
     best, high = frame["deadlock_probability_best"], frame["deadlock_probability_high"]
     drawn = pd.concat([best[best > 0], high[(best == 0) & (high > 0)]])
-    ax.set_yscale("log")
-    ax.set_ylim((float(drawn.min()) if len(drawn) else 0.1) / 8, 2.0)
-    ax.yaxis.set_major_locator(LogLocator(numticks=5))
-    ax.yaxis.set_minor_formatter(NullFormatter())
+    name = axis.axis_name
+    getattr(axis.axes, f"set_{name}scale")("log")
+    getattr(axis.axes, f"set_{name}lim")((float(drawn.min()) if len(drawn) else 0.1) / 8, 2.0)
+    axis.set_major_locator(LogLocator(numticks=5))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def _page_axis(axis: XAxis | YAxis, values: np.ndarray) -> None:
@@ -375,7 +386,7 @@ def risk_against_reserve(frame: pd.DataFrame) -> Figure:
         )  # fmt: skip
         for panel in panels:
             ax, part = panel.ax, panel.cells
-            _risk_axis(ax, cells.frame)
+            _risk_axis(ax.yaxis, cells.frame)
             here = cells.frame[cells.frame["mix"] == panel.mix]
             ax.axvline(float(here["need"].max()), color=_GREY, linestyle=":", linewidth=0.8)
             for k, (variant, look) in enumerate(panel.looks.items(), start=1):
@@ -418,7 +429,7 @@ def risk_against_threads(frame: pd.DataFrame) -> Figure:
             "Deadlock probability against threads", _BOUND,
         )  # fmt: skip
         for panel in panels:
-            _risk_axis(panel.ax, cells.frame)
+            _risk_axis(panel.ax.yaxis, cells.frame)
             for variant, part in panel.cells.groupby("variant", sort=False):
                 _points(
                     panel.ax, part, "threads", "deadlock_probability",
@@ -485,7 +496,9 @@ def front(frame: pd.DataFrame) -> Figure:
         shade = dict(zip(families, _colours(len(families)), strict=True))
         family_of = dict(zip(frame["variant"], frame["scheme"], strict=True))
         looks = {v: (shade[family_of[v]], *look[1:]) for v, look in _looks(frame).items()}
-        figure = Figure(figsize=(WIDTH, 2.6 * len(names) + 1.2), layout="constrained")
+        listed = [(f, v) for f, members in _rows(frame) for v in ("", *members)]
+        high = max(2.6 * len(names) + 1.2, 0.2 * len(listed) + 1.5)
+        figure = Figure(figsize=(WIDTH, high), layout="constrained")
         grid = figure.add_gridspec(len(names), 3, width_ratios=[1.0, 1.0, 0.66])
         drawn: list[tuple[Axes, str, pd.DataFrame]] = []
         for i, mix in enumerate(names):
@@ -501,7 +514,7 @@ def front(frame: pd.DataFrame) -> Figure:
                 ax.set_xlabel(QUANTITIES[x] if i == len(names) - 1 else "")
                 ax.set_gid(mix)
                 drawn.append((ax, x, here))
-                _risk_axis(ax, cells.frame)
+                _risk_axis(ax.yaxis, cells.frame)
             _page_axis(axes[0].xaxis, cells.frame["idle_mean_best"].to_numpy())
             fast = float(here["throughput_best"].max())  # unknown where every cell dies at once
             fast = fast if fast > 0 else 1.0
@@ -509,7 +522,6 @@ def front(frame: pd.DataFrame) -> Figure:
             axes[1].xaxis.set_major_locator(MaxNLocator(5))
         figure.supylabel(QUANTITIES["deadlock_probability"], fontsize=8)
         _entitle(figure, "Risk against idle pages and throughput", cells.held, note)
-        listed = [(f, v) for f, members in _rows(frame) for v in ("", *members)]
         _legend(
             figure.add_subplot(grid[:, 2]), listed, looks, letters,
             loc="upper left", bbox_to_anchor=(-0.1, 1.0),
@@ -654,6 +666,115 @@ def dead(frame: pd.DataFrame) -> Figure:
         return figure
 
 
+def side_by_side(frame: pd.DataFrame, exact: Mapping[str, float] | None = None) -> Figure:
+    """Draw cells that differ in their schemes only: a row for each, a panel for each quantity.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        One row for each scheme, in the order to be drawn.
+    exact : mapping of str to float, optional
+        Exact deadlock probabilities by digest.
+
+    Returns
+    -------
+    Figure
+        Risk, idle pages, throughput, and what the dead waited for.
+    """
+    check(frame, [*_RISK, *ends("idle_mean"), *ends("throughput"), "deadlocks", "digest"])
+    looks, letters = _looks(frame), glyphs(frame["variant"])
+    high = 0.2 * len(frame) + 1.6
+    with _style():
+        figure = Figure(figsize=(_BENCH, high))
+        # Places in inches: laying out by measuring would take as long as drawing.
+        axes: dict[str, Axes] = {}
+        left = 2.2
+        for name, (title, wide) in _PANELS.items():
+            across, up = (left / _BENCH, wide / _BENCH), (0.5 / high, (high - 1.58) / high)
+            axes[name] = figure.add_axes((across[0], up[0], across[1], up[1]))
+            figure.text((left + wide / 2) / _BENCH, 1 - 0.06 / high, title, ha="center", va="top")
+            left += wide + 0.25
+        rows = [row for _, row in frame.iterrows()]
+        for name in ("deadlock_probability", "idle_mean", "throughput"):
+            ax = axes[name]
+            ax.set_ylim(len(rows) - 0.5, -0.5)
+            ax.set_yticks(range(len(rows)), [""] * len(rows))
+            for k, row in enumerate(rows):
+                _mark(ax, k, row, name, looks[row["variant"]])
+        first, idle, fast = (axes[n] for n in ("deadlock_probability", "idle_mean", "throughput"))
+        first.set_yticklabels([_row_name(row["variant"], letters) for row in rows])
+        _risk_axis(first.xaxis, frame)
+        _exact_values(first, rows, exact or {})
+        _page_axis(idle.xaxis, frame["idle_mean_best"].to_numpy(dtype=float))
+        known = frame["throughput_best"][np.isfinite(frame["throughput_best"])]
+        fast.set_xlim(0, 1.15 * (float(known.max()) if len(known) else 0.0) or 1.0)
+        fast.xaxis.set_major_locator(MaxNLocator(4))
+        _waited_for(axes["dead"], rows)
+        figure.text(
+            0.008, 0.1 / high,
+            f"{_BOUND}{' Black cross: exact value.' if exact else ''}", fontsize=7.5, va="bottom",
+        )  # fmt: skip
+        return figure
+
+
+def _mark(ax: Axes, place: int, row: pd.Series, quantity: str, look: Look) -> None:
+    """One estimate in its row, with its interval; a risk of which none was seen as its bound."""
+    colour, marker, _ = look
+    low, best, high = interval(row, quantity)
+    unseen = quantity == "deadlock_probability" and best == 0
+    if unseen:
+        ax.annotate(
+            "", (high / 2.5, place), (high, place),
+            arrowprops={"arrowstyle": "->", "color": colour, "shrinkA": 0, "shrinkB": 0},
+        )  # fmt: skip
+    elif np.isfinite(low) and np.isfinite(high):
+        ax.hlines(place, low, high, color=colour, linewidth=1.4)
+    ax.plot(
+        [high if unseen else best], [place], marker=marker, markersize=_size(marker, 5.0),
+        color=colour, markerfacecolor="white" if unseen else colour, linestyle="none",
+        gid=f"{'bound' if unseen else 'best'}|{row['variant']}|{quantity}",
+    )  # fmt: skip
+
+
+def _exact_values(ax: Axes, rows: Sequence[pd.Series], exact: Mapping[str, float]) -> None:
+    """Crosses at the exact values; a zero has no place on the axis and is written at its edge."""
+    if any(exact.get(row["digest"]) == 0 for row in rows):
+        ax.set_xlim(ax.get_xlim()[0] / 20)
+    for place, row in enumerate(rows):
+        value = exact.get(row["digest"])
+        if value == 0:
+            ax.annotate(
+                "exactly 0", (0.02, place), xycoords=("axes fraction", "data"), va="center",
+                fontsize=7,
+            )  # fmt: skip
+        elif value is not None:
+            ax.plot([value], [place], marker="x", markersize=6.5, color="black", linestyle="none",
+                    markeredgewidth=1.1, gid=f"exact|{row['variant']}")  # fmt: skip
+
+
+def _waited_for(ax: Axes, rows: Sequence[pd.Series]) -> None:
+    """A heat map of what the dead waited for, the shares written out."""
+    shares = [dead_shares(row) for row in rows]
+    reasons = [reason for reason in REASONS if any(reason in share for share in shares)]
+    ax.grid(visible=False)
+    if not reasons:
+        ax.set_xticks([])
+        ax.set_yticks([])
+        ax.text(0.5, 0.5, "no deadlock seen", ha="center", transform=ax.transAxes, color="0.35")
+        return
+    table = np.array([[share.get(reason, np.nan) for reason in reasons] for share in shares])
+    ax.imshow(table, vmin=0, vmax=160, cmap="Blues", aspect="auto")
+    for (k, j), value in np.ndenumerate(table):
+        if np.isfinite(value):
+            ax.text(j, k, per_cent(value), ha="center", va="center", fontsize=7, color="black")
+    names = [REASON_NAMES[reason] for reason in reasons]
+    ax.set_xticks(
+        range(len(reasons)), names, fontsize=7, rotation=50, ha="left", rotation_mode="anchor"
+    )
+    ax.tick_params(axis="x", labeltop=True, labelbottom=False, length=0, pad=0)
+    ax.set_yticks([])
+
+
 def scaling(coefficients: pd.DataFrame) -> Figure:
     """Draw what the fits say about threads and reserve, per variant.
 
@@ -731,6 +852,27 @@ def _factor_axis(ax: Axes) -> None:
     ax.xaxis.set_major_locator(FixedLocator(marks[:: -(-len(marks) // 6)]))
     ax.xaxis.set_minor_locator(NullLocator())
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+
+
+def png(figure: Figure, dpi: int = 120) -> bytes:
+    """Draw a figure as a picture for a screen.
+
+    Parameters
+    ----------
+    figure : Figure
+        What to draw.
+    dpi : int
+        Pixels for an inch of the figure.
+
+    Returns
+    -------
+    bytes
+        A PNG.
+    """
+    file = io.BytesIO()
+    with _style():
+        figure.savefig(file, dpi=dpi, format="png")
+    return file.getvalue()
 
 
 def save(

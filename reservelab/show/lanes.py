@@ -21,8 +21,8 @@ from reservelab.solve.trace import Moment, Story, Wait
 from reservelab.solve.walk import Snapshot, ThreadState, Walk
 
 _LANE = (
-    "place", "inside", "activity", "reason", "what", "held", "own", "drawn", "claim", "locks",
-    "semaphore",
+    "place", "inside", "activity", "reason", "what", "want", "held", "own", "drawn", "claim",
+    "locks", "semaphore",
 )  # fmt: skip
 
 
@@ -40,8 +40,9 @@ class Lanes:
         of the program such as ``lock journal``, ``exit``, ``idle``, ``done``), ``inside`` (in a
         section), ``activity`` (``running``: its next step may fire, ``waiting``: it may not,
         ``asleep``, ``idle``, ``done``), ``reason`` (of `reservelab.model.pack.REASONS`, empty
-        unless it waits or sleeps), ``what`` (the same in words), ``held``, ``own``, ``drawn`` and
-        ``claim`` (pages), ``locks`` (owned, joined by commas), ``semaphore`` (owned).
+        unless it waits or sleeps), ``what`` (the same in words), ``want`` (pages still wanted by
+        its alloc), ``held``, ``own``, ``drawn`` and ``claim`` (pages), ``locks`` (owned, joined by
+        commas), ``semaphore`` (owned).
     steps : DataFrame
         A row for each state: what `Story.frame` has, and ``bios`` and ``bio_pages`` (outstanding:
         in flight, queued or in a loop worker's hands, and the pages they carry).
@@ -87,7 +88,7 @@ class Lanes:
 
 
 def lanes(told: Story | Proof) -> Lanes:
-    """Cut a story, or the shortest way into trouble that a proof found, into lanes.
+    """Cut a story, or the shortest path into trouble that a proof found, into lanes.
 
     Parameters
     ----------
@@ -102,11 +103,11 @@ def lanes(told: Story | Proof) -> Lanes:
     Raises
     ------
     BadInput
-        If it is a certificate: there is no way to show.
+        If it is a certificate: there is no path to show.
     """
     if isinstance(told, Proof):
         if told.story is None:
-            wrong, right = "is a certificate: no way into a deadlock exists", "give another one"
+            wrong, right = "is a certificate: it has no path into a deadlock", "give another one"
             raise BadInput("proof", wrong, right)
         told = told.story
     reader = _Reader(told.scenario)
@@ -185,6 +186,7 @@ class _Reader:
                 "activity": _activity(thread, i in moment.waiting),
                 "reason": moment.waiting.get(i, ""),
                 "what": wait.what if wait else "",
+                "want": thread.want,
                 "held": thread.held,
                 "own": thread.own,
                 "drawn": thread.drawn,

@@ -6,6 +6,7 @@ event at a time, and what fired is read off the states before and after.
 
 from __future__ import annotations
 
+import bisect
 import html
 import textwrap
 from collections import Counter, deque
@@ -22,6 +23,7 @@ from reservelab.model.errors import whole_number
 from reservelab.model.scenario import RULES_VERSION, Scenario
 from reservelab.solve import rules
 from reservelab.solve.simulate import (
+    Batches,
     default_event_limit,
     draw_pending,
     fire_drawn,
@@ -339,6 +341,48 @@ def trace(
         except _NoRoom:
             bios = p.bios_at_most(scenario)
     return story
+
+
+def next_deadlock(
+    scenario: Scenario, seed: int = 1, first: int = 0, episodes: int = 100_000
+) -> int | None:
+    """Find an episode worth telling: the next that ends in a deadlock.
+
+    Parameters
+    ----------
+    scenario : Scenario
+        What to run.
+    seed : int
+        The seed.
+    first : int
+        The first episode looked at.
+    episodes : int
+        How many to look at.
+
+    Returns
+    -------
+    int or None
+        Its number for `trace`; None if none of them deadlocks.
+
+    Raises
+    ------
+    BadInput
+        If a number is out of range.
+    """
+    first, episodes = whole_number("first", first), whole_number("episodes", episodes)
+    batches = Batches(scenario, seed)
+    size, end = batches.size, first + episodes
+    for batch in range(first // size, -(-end // size)):
+        start, stop = max(first - batch * size, 0), min(end - batch * size, size)
+        before = batches.run(batch, start).deadlocks if start else 0
+        if batches.run(batch, stop).deadlocks == before:
+            continue
+        # The fewest episodes of the batch with a deadlock more than those before the first.
+        few = bisect.bisect_left(
+            range(start, stop + 1), True, key=lambda n: batches.run(batch, n).deadlocks > before
+        )
+        return batch * size + start + few - 1
+    return None
 
 
 def tell_path(walk: Walk, steps: Sequence[tuple[Transition, Sequence[int]]]) -> Story:

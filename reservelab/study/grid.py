@@ -263,19 +263,9 @@ def _scheme(key: str, value: object) -> Scheme | str:
     if isinstance(value, Scheme):
         return value
     try:
-        return _variant(value).variant if isinstance(value, str) else scheme_from_table(value)
+        return Scheme.unsized(value).variant if isinstance(value, str) else scheme_from_table(value)
     except BadInput as error:
         raise BadInput(key, error.wrong, error.right) from None
-
-
-def _variant(text: str) -> Scheme:
-    """A variant with some reserve, if it can have one."""
-    try:
-        return Scheme.named(text, reserve=0)
-    except BadInput as error:
-        if error.key != "reserve":
-            raise
-        return Scheme.named(text)
 
 
 def _choice(key: str, value: object) -> str:
@@ -448,8 +438,7 @@ def _place(shown: Mapping[str, object]) -> str:
 
 
 def _has_reserve(scheme: Scheme | str) -> bool:
-    scheme = _variant(scheme) if isinstance(scheme, str) else scheme
-    return scheme.start in ("mark", "mount_pools", "pool")
+    return (Scheme.unsized(scheme) if isinstance(scheme, str) else scheme).has_reserve
 
 
 def _cell(base: Scenario, chosen: Mapping[str, Any]) -> Scenario:

@@ -1,4 +1,4 @@
-"""Sweeps: every scenario of a grid, until a goal is met.
+"""Sweeps: every scenario of a grid, or of a short list, until a goal is met.
 
 What comes out is a function of grid, goal and seed. A goal says how many batches a scenario needs
 and sees only whole batches, the first ones in order, so neither the workers nor the order in which
@@ -494,6 +494,8 @@ def sweep(
     client: Client | None = None,
     progress: Callable[[Progress], object] | None = None,
     stop: threading.Event | None = None,
+    arrived: Callable[[Tally], object] | None = None,
+    warn: Callable[[str], object] | None = None,
 ) -> pd.DataFrame:
     """Run every scenario of a grid until a goal is met.
 
@@ -517,6 +519,12 @@ def sweep(
         calling thread.
     stop : threading.Event, optional
         Setting it ends the sweep; what is done is kept in the store.
+    arrived : callable, optional
+        Called by the calling thread with what the store had of each scenario, then with the tally
+        of each batch.
+    warn : callable, optional
+        Called with what would be a warning; warnings are the whole process's, which a sweep in a
+        background thread should leave alone.
 
     Returns
     -------
@@ -541,8 +549,13 @@ def sweep(
     workers = os.cpu_count() or 1 if workers is None else whole_number("workers", workers, 1)
     goal = Episodes(4_000) if goal is None else goal
     scenarios = grid.scenarios()
-    _warn("of the grid's cells do not fit into the machine and are left out", grid.left_out)
-    _warn("warnings about scenarios", [line for each in scenarios for line in each.warnings])
+    never = [line for each in scenarios for line in each.warnings]
+    too_large = "of the grid's cells do not fit into the machine and are left out"
+    for line in _summed_up(too_large, grid.left_out), _summed_up("warnings about scenarios", never):
+        if line and warn:
+            warn(line)
+        elif line:
+            warnings.warn(line, stacklevel=2)
     with ExitStack() as stack:
         writer = None
         if store is not None:
@@ -551,15 +564,65 @@ def sweep(
         found = writer.found() if writer else {}
         cells = [_cell(place, each, goal, found) for place, each in enumerate(scenarios)]
         team = _Threads(workers, seed) if client is None else _Cluster(client, seed)
-        _work(cells, team, writer, progress, stop)
+        if arrived:
+            for tally in found.values():
+                arrived(tally)
+        _work(cells, team, writer, progress, stop, arrived)
         if writer:
             writer.finish()
         return pd.DataFrame([cell.tally.row() for cell in cells])
 
 
-def _warn(what: str, each: Sequence[object]) -> None:
-    if each:
-        warnings.warn(f"{len(each)} {what}; the first: {each[0]}", stacklevel=3)
+def compare(
+    scenarios: Sequence[Scenario],
+    goal: Goal | None = None,
+    seed: int = 1,
+    workers: int | None = None,
+    known: Mapping[str, Tally] | None = None,
+    arrived: Callable[[Tally], object] | None = None,
+    stop: threading.Event | None = None,
+) -> list[Tally]:
+    """Run a few scenarios side by side until a goal is met, the one least far first.
+
+    Parameters
+    ----------
+    scenarios : sequence of Scenario
+        What to run.
+    goal : Goal, optional
+        `Episodes` or `Precision`; ``Episodes(4_000)`` unless given.
+    seed : int
+        Names the streams.
+    workers : int, optional
+        Threads of ours; the processors there are unless given.
+    known : mapping of str to Tally, optional
+        By digest, batches of this seed that were run before; they are not run again.
+    arrived : callable, optional
+        Called by the calling thread with the tally of each batch.
+    stop : threading.Event, optional
+        Setting it ends the run.
+
+    Returns
+    -------
+    list of Tally
+        One for each scenario: what `sweep` would give it.
+
+    Raises
+    ------
+    BadInput
+        If a number is out of range.
+    Cancelled
+        If `stop` was set before all was done.
+    """
+    seed = whole_number("seed", seed)
+    workers = os.cpu_count() or 1 if workers is None else whole_number("workers", workers, 1)
+    goal = Episodes(4_000) if goal is None else goal
+    cells = [_cell(place, each, goal, known or {}) for place, each in enumerate(scenarios)]
+    _work(cells, _Threads(workers, seed), None, None, stop, arrived)
+    return [cell.tally for cell in cells]
+
+
+def _summed_up(what: str, each: Sequence[object]) -> str:
+    return f"{len(each)} {what}; the first: {each[0]}" if each else ""
 
 
 def _cell(place: int, scenario: Scenario, goal: Goal, all_found: Mapping[str, Tally]) -> _Cell:
@@ -578,6 +641,7 @@ def _work(
     writer: Writer | None,
     progress: Callable[[Progress], object] | None,
     stop: threading.Event | None,
+    arrived: Callable[[Tally], object] | None,
 ) -> None:
     """Have all the batches done that the cells want."""
     began = reported = time.monotonic()
@@ -588,6 +652,8 @@ def _work(
         for cell, tally, seconds in done:
             if writer:
                 writer.add(tally)
+            if arrived:
+                arrived(tally)
             waited = not cell.todo
             cell.add(tally, seconds)
             if waited and cell.todo:  # a further stage
