@@ -8,7 +8,7 @@ STORM := .venv-storm/.ready
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test verify storm bench lab notebooks lock
+.PHONY: help demo test verify coverage storm bench lab notebooks lock
 
 help: ## list the targets
 	@sed -nE 's/^([a-z]+):[^#]*## (.*)/make \1\t\2/p' Makefile | expand -t 14
@@ -24,8 +24,11 @@ test: $(READY) ## what CI checks: ruff, mypy, pytest with doctests
 	$(BIN)/pytest
 
 verify: $(READY) storm ## every test, with fresh examples, mutants and Storm; data/verification
-	$(BIN)/pytest -m "" --hypothesis-profile=verify --seed=$$(date +%Y%m%d) \
+	$(BIN)/pytest -m "not coverage" --hypothesis-profile=verify --seed=$$(date +%Y%m%d) \
 	    --table=data/verification
+
+coverage: $(READY) ## how often the intervals of rare hold the exact value; data/verification/rare
+	$(BIN)/pytest -m coverage --table=data/verification/rare
 
 storm: $(STORM) ## the model checker that verify and bench compare with, in .venv-storm
 

@@ -76,7 +76,7 @@ class TestAgainstExact:
         assert abs(math.log(found.probability.best / probability)) < 3 * width
         assert found.gain > 100
 
-    @pytest.mark.verify
+    @pytest.mark.coverage
     @pytest.mark.truth("exact chain", "rare covers the exact value near 1e-8", "exact")
     @pytest.mark.parametrize("name", NEAR_1E8)
     def test_coverage(self, name: str, record_property: Callable[[str, object], None]) -> None:

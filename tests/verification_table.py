@@ -6,8 +6,9 @@ own `record_property`: `scenarios` (one unless given), `deviation` (relative, th
 with the same kind and check make one line of the table; its verdict is that of the tests, so a
 check that failed before it could record anything is in the table, too.
 
-`make verify` runs every test with `--table data/verification`; nothing else writes there. What a
-coverage test finds (how often an interval held the exact value) goes into a note for each scenario.
+`make verify` writes `data/verification`, `make coverage` (half an hour of rare alone)
+`data/verification/rare`. What a coverage test finds, how often an interval held the exact value,
+goes into a note for each scenario.
 """
 
 from __future__ import annotations
@@ -112,7 +113,7 @@ def as_text(head: dict[str, str], checks: list[Check]) -> str:
 
 
 def _lines(head: dict[str, str], checks: list[Check]) -> Iterator[str]:
-    yield from ("Verification, written by make verify", "")
+    yield from ("Verification, written by make verify or make coverage", "")
     for name, value in head.items():
         yield from textwrap.wrap(f"{name + ':':15}{value}", 72, subsequent_indent=" " * 15)
     yield from (

@@ -7,14 +7,16 @@ scenario is large, and known exactly where it is small. A *sibling* is the scena
 threads, fewer pages and a short quota: the same programs, scheme, devices, stacks and rules. Its
 chain is solved, and log h is fitted by a sum over what every state consists of: each thread
 contributes by its place, by what it holds, wants and owns there and whether it sleeps; each queue
-of bios, the free pages and the pools by theirs. Such a sum can be evaluated for any number of
-threads and pages. No scheme is known here, and no kind of deadlock.
+of bios, the free pages and the pools by theirs. What these are worth depends on who owns the
+semaphore, so each place of its owner has a sum of its own. Such sums can be evaluated for any
+number of threads and pages. No scheme is known here, and no kind of deadlock.
 
 A poor fit costs time, never truth: splitting is unbiased whatever it climbs.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -66,22 +68,45 @@ def dimension(t: NDArray[np.int64]) -> int:
     int
         The same for all siblings.
     """
-    places = (int(t[p.H_MOUNT]) - p.HEAD) // p.CODE_ROW
-    return 2 * (places * PLACE_ROW + int(t[p.H_MOUNTS]) * MOUNT_ROW + MACHINE_ROW)
+    return places(t) * PLACE_ROW + int(t[p.H_MOUNTS]) * MOUNT_ROW + MACHINE_ROW
+
+
+def places(t: NDArray[np.int64]) -> int:
+    """How many places there are at which a thread can be.
+
+    Parameters
+    ----------
+    t : ndarray of int64
+        The integer table of a packed scenario.
+
+    Returns
+    -------
+    int
+        Those of all programs.
+    """
+    return (int(t[p.H_MOUNT]) - p.HEAD) // p.CODE_ROW
 
 
 @compiled
 def level_of(t: Array, s: Array, weights: Array, features: Array, size: int) -> float:
-    """The level of a state: its features, written to `features`, weighted."""
-    half = size >> 1
-    first = half if s[p.S_OWNER] != p.NOBODY else 0
-    for k in range(half):
+    """The level of a state: its `size` features, written to `features`, weighted."""
+    for k in range(size):
         features[k] = 0.0
     _describe(t, s, features)
+    first = _situation(s) * size
     level = 0.0
-    for k in range(half):
+    for k in range(size):
         level += features[k] * weights[first + k]
     return level
+
+
+@compiled
+def _situation(s: Array) -> int:
+    """Which set of weights applies: the first if nobody owns the semaphore, else its place's."""
+    owner = s[p.S_OWNER]
+    if owner == p.NOBODY:
+        return 0
+    return 1 + s[p.S_THREAD + owner * p.S_THREAD_ROW + p.PLACE]
 
 
 @compiled
@@ -145,14 +170,15 @@ def _carried(t: Array, s: Array, bio: int) -> tuple[int, int]:
 @outlined
 def _describe_all(
     t_array: Array, s_array: Array, layout_array: Array, arena_array: Array, offsets_array: Array,
-    scratch_array: Array, features_array: Array, states: int, size: int,
+    scratch_array: Array, features_array: Array, situations_array: Array, states: int, size: int,
 ) -> None:  # fmt: skip
     t, s, layout = address(t_array), address(s_array), address(layout_array)
     arena, offsets, scratch = address(arena_array), address(offsets_array), address(scratch_array)
-    features = address(features_array)
+    features, situations = address(features_array), address(situations_array)
     for k in range(states):
         st.decode(t, s, layout, beyond(arena, offsets[k]), scratch)
-        _describe(t, s, beyond(features, k * size + (size >> 1) * (s[p.S_OWNER] != p.NOBODY)))
+        _describe(t, s, beyond(features, k * size))
+        situations[k] = _situation(s)
 
 
 @dataclass(frozen=True)
@@ -162,7 +188,8 @@ class Level:
     Parameters
     ----------
     weights : tuple of float
-        One for each feature.
+        A set for each situation: that nobody owns the semaphore, or the place of who does; in each
+        set one for each feature.
     origin : str
         Where they come from, in words.
     """
@@ -198,8 +225,7 @@ def needy_pages(scenario: Scenario) -> Level:
         block += p.STEPS_AT + len(program) + 1
     for index in scenario.stacked:
         weights[block * PLACE_ROW + index * MOUNT_ROW + M_PAGES] = 1.0
-    half = len(weights) >> 1
-    weights[half:] = weights[:half]
+    weights = np.tile(weights, 1 + places(t))
     return Level(tuple(weights.tolist()), "pages held by threads that still need pages")
 
 
@@ -217,31 +243,37 @@ def learnt(scenario: Scenario) -> Level | None:
     Level or None
         None if no sibling deadlocks, or all of them are too large to solve.
     """
-    # Normal equations, those of each sibling about its own mean: siblings differ in how rare a
-    # deadlock is in all, and only differences between states of one sibling count.
-    gram: NDArray[np.float64] = np.zeros(())
-    slope: NDArray[np.float64] = np.zeros(())
+    size = dimension(p.pack(scenario).t)
+    grams: dict[int, NDArray[np.float64]] = defaultdict(lambda: np.zeros((size, size)))
+    slopes: dict[int, NDArray[np.float64]] = defaultdict(lambda: np.zeros(size))
     names = []
     for space, stays, probability in _siblings(scenario):
-        features, target, weight = _lesson(space, stays, probability)
-        features -= weight @ features
-        weighted = features * weight[:, None]
-        gram = gram + weighted.T @ features
-        slope = slope + weighted.T @ (target - weight @ target)
+        features, situations, target, weight = _lesson(space, stays, probability)
+        # Siblings differ in how rare a deadlock is in all: only differences within one count.
+        target -= weight @ target
+        for situation in np.unique(situations):
+            here = situations == situation
+            weighted = features[here] * weight[here, None]
+            grams[situation] += weighted.T @ features[here]
+            slopes[situation] += weighted.T @ target[here]
         sibling = space.scenario
         names.append(f"{sibling.threads} on {sibling.machine.pages}")
     if not names:
         return None
-    gram, slope = gram / len(names), slope / len(names)
-    weights = np.linalg.solve(gram + _RIDGE * np.eye(len(slope)), slope)
+    # One fit to all, from which each situation's own departs as far as there is reason to.
+    ridge = _RIDGE * len(names) * np.eye(size)
+    common = np.linalg.solve(sum(grams.values()) + ridge, sum(slopes.values()))
+    weights = np.tile(common, (1 + places(p.pack(scenario).t), 1))
+    for situation, gram in grams.items():
+        weights[situation] += np.linalg.solve(gram + ridge, slopes[situation] - gram @ common)
     origin = f"learnt from siblings (threads on pages): {', '.join(names)}"
-    return Level(tuple(weights.tolist()), origin)
+    return Level(tuple(weights.ravel().tolist()), origin)
 
 
 def _lesson(
     space: st.StateSpace, stays: NDArray[np.float64], probability: float
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Features, logarithm of the committor, and weight of each state of a sibling in the fit.
+) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
+    """Features, situation, logarithm of the committor, and weight of each state in the fit.
 
     Every stretch of log h weighs the same, from the start's to a deadlock's, since each is a stage
     to climb; and so do the states from which no deadlock comes, or they would be climbed too.
@@ -252,10 +284,11 @@ def _lesson(
     t = space.tables.t
     size = dimension(t)
     features = np.zeros(space.states * size)
+    situations = np.zeros(space.states, dtype=np.int64)
     scratch = np.zeros(st.scratch_size(int(t[p.H_THREADS]), space.bios), dtype=np.int64)
     _describe_all(
         t, space.tables.state(), space.layout, space.arena, space.offsets, scratch, features,
-        space.states, size,
+        situations, space.states, size,
     )  # fmt: skip
     least = _FLOOR * probability
     target = np.log(np.maximum(_committor(space)[transient], least))
@@ -267,7 +300,8 @@ def _lesson(
         if inside.any():
             often, evenly = visits[inside], np.sqrt(visits[inside])
             weight[inside] = 0.7 * often / often.sum() + 0.3 * evenly / evenly.sum()
-    return features.reshape(-1, size)[transient], target, weight / weight.sum()
+    features = features.reshape(-1, size)[transient]
+    return features, situations[transient], target, weight / weight.sum()
 
 
 def _committor(space: st.StateSpace) -> NDArray[np.float64]:

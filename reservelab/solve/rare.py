@@ -34,7 +34,7 @@ from reservelab.model.interval import Interval
 from reservelab.model.scenario import RULES_VERSION, Scenario
 from reservelab.solve import rules
 from reservelab.solve.compiled import address, beyond, outlined
-from reservelab.solve.levels import Level, learnt, level_of, needy_pages
+from reservelab.solve.levels import Level, dimension, learnt, level_of, needy_pages
 from reservelab.solve.simulate import (
     Cancelled,
     default_event_limit,
@@ -50,6 +50,7 @@ Array = Any  # numba specialises, mypy need not know
 N_REACHED, N_DEAD, N_UNFINISHED, N_EVENTS, N_NO_ROOM, NUMBERS = range(6)
 _REPLICATES = 32
 _PILOT = 1_000  # trajectories of a stage of the pilot, at first
+_PILOTS = 3
 _SURVIVE = 0.25  # the share of trajectories that a stage should let through
 _SEEN = 50  # trajectories that must rise before the pilot believes that they can
 _STAGES = 80
@@ -307,11 +308,11 @@ class _Splitter:
         counts = np.zeros(NUMBERS, dtype=np.int64)
         highest = np.zeros(trajectories)
         reached = np.zeros(state * trajectories if goal < math.inf else 0, dtype=np.int64)
-        weights = np.array(level.weights)
+        weights, size = np.array(level.weights), dimension(tables.t)
         run_stage(
             tables.t, tables.f, tables.state(),
             np.zeros(int(tables.t[p.H_CONDITIONAL]) + len(self._scenario.mounts)),
-            np.zeros(4, dtype=np.uint64), np.zeros(len(weights)), weights, len(weights),
+            np.zeros(4, dtype=np.uint64), np.zeros(size), weights, size,
             key, first, trajectories, start, len(start) // state, goal, self._limit,
             counts, reached, highest,
         )  # fmt: skip
@@ -442,13 +443,19 @@ def _rare(
 ) -> Rare:  # fmt: skip
     with ThreadPoolExecutor(workers) as pool:
         levels = [level for level in (learnt(scenario), needy_pages(scenario)) if level]
-        plans = list(pool.map(splitter.plan, levels, (level.origin for level in levels)))
-        plan = _better(plans)
-        pilot_events = sum(other.events for other in plans)
-        if plan.probability == 0.0:
+        pilot_events = 0
+        # A pilot can follow a few trajectories to where a level leads nowhere; another does not.
+        for attempt in range(_PILOTS):
+            purposes = [f"pilot {attempt} {level.origin}" for level in levels]
+            plans = list(pool.map(splitter.plan, levels, purposes))
+            pilot_events += sum(plan.events for plan in plans)
+            plan = _better(plans)
+            if plan.probability > 0.0:
+                break
+        else:
             stage = len(plan.thresholds)
             raise TooFewSurvivors(
-                "scenario", f"the pilot saw no deadlock; it got through {stage} levels",
+                "scenario", f"{_PILOTS} pilots saw no deadlock; the last rose by {stage} levels",
                 "try prove (perhaps none is reachable), or a less safe scenario first",
             )  # fmt: skip
         # Variance adds up over the stages as (1 - share) / (share * effort).
