@@ -190,6 +190,12 @@ def test_what_is_cut_off_is_undecided_and_not_eligible() -> None:
     assert numbers.nunique() == len(cut)
 
 
+def test_a_scenario_in_which_nobody_is_eligible() -> None:
+    found = search({"never": scenario_of(3, 1)}, limits=(None,))
+    assert not found.ranking().eligible.any()
+    assert "candidates 0, " in str(found)
+
+
 def test_alike_means_equal_values(small: Search) -> None:
     """In every answer; and some who differ in a choice are alike, as bios that drew nothing are."""
     ranking, table = small.ranking(), small.frame()
@@ -209,7 +215,7 @@ def test_front_by_hand() -> None:
     costs = [[1, 3], [2, 2], [3, 1], [3, 3], [2, 2], [2, 2 + 1e-12]]
     import numpy as np
 
-    found = study._undominated(np.array(costs, dtype=float))
+    found = study._undominated(np.array(costs, dtype=float)).tolist()
     assert found == [True, True, True, False, True, True]
 
 

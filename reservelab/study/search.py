@@ -31,6 +31,7 @@ from typing import Any, TypeVar, get_args
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from reservelab.model import pack as p
 from reservelab.model import schemes as ms
@@ -643,7 +644,7 @@ def _behaviours(table: pd.DataFrame) -> list[int]:
     return found
 
 
-def _undominated(costs: Any) -> list[bool]:  # noqa: ANN401 - an array, one row for each
+def _undominated(costs: Any) -> NDArray[np.bool_]:  # noqa: ANN401 - an array, one row for each
     """For each row of costs: whether no other is nowhere larger and somewhere smaller.
 
     Differences in the tenth digit are rounding.
@@ -654,7 +655,7 @@ def _undominated(costs: Any) -> list[bool]:  # noqa: ANN401 - an array, one row 
     for row in costs:
         dominating = (costs <= row + slack).all(axis=1) & (costs < row - slack).any(axis=1)
         found.append(not dominating.any())
-    return found
+    return np.array(found, dtype=bool)
 
 
 # ---- the report -----------------------------------------------------------------------------
