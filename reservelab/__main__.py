@@ -1,8 +1,9 @@
 """The command line: reads what was asked for, calls the package, prints what it returns.
 
 Results go to standard output, everything else to standard error; a progress bar is drawn only
-where that is a terminal. Exit codes: 0; 2 for bad input, with one line that says which key is
-wrong; 130 after Ctrl-C. The verbs are in reservelab/command.
+where that is a terminal. Exit codes: 0; 1 from prove if the scenario is unsafe; 2 for bad input,
+with one line that says which key is wrong; 3 from prove and rare if the answer is out of reach; 130
+after Ctrl-C. The verbs are in reservelab/command.
 """
 
 from __future__ import annotations
@@ -119,7 +120,7 @@ def parser() -> argparse.ArgumentParser:
     group.add_argument("-h", "--help", action="help", help=argparse.SUPPRESS)
     told = "print the versions of package and rules"
     group.add_argument("--version", action=_Version, nargs=0, help=told)
-    verbs = top.add_subparsers(title="verbs", metavar="VERB", required=True)
+    verbs = top.add_subparsers(title="verbs", metavar="VERB", prog=top.prog, required=True)
     for room in (solve, study, show, mail):
         room.add_verbs(verbs)
     return top

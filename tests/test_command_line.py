@@ -314,6 +314,7 @@ def test_words_that_are_wrong(command: Command, words: str, key: str) -> None:
     if words != "--verbose":
         refused(outcome, key)
     assert outcome.code == 2
+    assert "[" not in outcome.err  # the verb's help is named, not the program's usage
     assert list(Path().iterdir()) == []
 
 
