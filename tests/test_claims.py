@@ -288,7 +288,6 @@ def test_simulate_gives_an_interval() -> None:
 
 
 def test_rare_gives_an_interval() -> None:
-    pytest.importorskip("reservelab.solve.rare")
     own = {"solver": "rare", "false_if": "deadlock_probability > 0.5"}
     found = judge(claim_of(trials=[{**TRIAL, **own, "scenario": {"waiting": "asleep"}}]))
     assert [f.true for f in found.findings] in ([True], [None])

@@ -38,7 +38,6 @@ from __future__ import annotations
 
 import contextlib
 import html
-import importlib
 import itertools
 import json
 import math
@@ -58,6 +57,7 @@ from reservelab.model.interval import Interval
 from reservelab.model.scenario import RULES_VERSION, Scenario, Waiting, check_keys, read_toml
 from reservelab.solve.exact import exact
 from reservelab.solve.prove import Proof, prove
+from reservelab.solve.rare import rare
 from reservelab.solve.simulate import simulate
 
 Solver = Literal["prove", "prove unbounded", "exact", "rare", "simulate"]
@@ -333,7 +333,7 @@ class Finding:
         """What was found, in a few words."""
         measure = self.trial.false_if.measure
         if self.value is None:
-            return "undecided"
+            return "nothing"
         if self.proof is not None:
             if self.value.best == 0.0:
                 return f"no {measure} in {self.states} states"
@@ -701,7 +701,6 @@ def _measure(
         value: float | None = getattr(solved, measure)
         return None if value is None else _sharp(value), solved.states, None
     if solver == "rare":
-        rare = importlib.import_module("reservelab.solve.rare").rare
         return rare(scenario, seed=seed).probability, 0, None
     estimate: Interval = getattr(simulate(scenario, episodes, seed), measure)
     return estimate, 0, None

@@ -11,7 +11,7 @@ import html
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any
 
 import pandas as pd
 
@@ -21,8 +21,8 @@ from reservelab.model.scenario import RULES_VERSION, Scenario, Waiting, check_ke
 from reservelab.solve.exact import Exact, exact
 from reservelab.solve.prove import Proof, prove
 from reservelab.solve.states import TooManyStates
+from reservelab.study.claims import RULES
 
-RULES: tuple[Waiting, ...] = get_args(Waiting)
 _FILE = "repairs.toml"
 
 
