@@ -241,7 +241,7 @@ def smallest(
     count = whole_number("workers", _given(workers, os.cpu_count() or 1), 1)
     pool = ThreadPoolExecutor(count, thread_name_prefix="smallest")
     try:
-        for row, answer in zip(rows, pool.map(ask, scaled), strict=True):
+        for done, (row, answer) in enumerate(zip(rows, pool.map(ask, scaled), strict=True), 1):
             verdict, states, steps = str(answer), 0, 0
             if isinstance(answer, Proof):
                 verdict = "safe" if answer.safe else "unsafe"
@@ -250,7 +250,7 @@ def smallest(
                     found = answer
             row |= {"verdict": verdict, "states": states, "steps": steps}
             if progress is not None:
-                progress(sum("verdict" in done for done in rows), len(rows))
+                progress(done, len(rows))
     finally:
         pool.shutdown(cancel_futures=True)
     own = scenario.quota if quota == "own" else None
