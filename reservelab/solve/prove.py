@@ -1,4 +1,4 @@
-"""Proofs: that no deadlock is reachable, or the shortest way into one.
+"""Proofs: that no deadlock is reachable, or the shortest path into one.
 
 Rates do not matter here. States are explored breadth-first, so the first deadlocked state found is
 one of those nearest to the start, and the states it was reached through are a shortest path. The
@@ -54,7 +54,7 @@ class Proof:
     bios : int
         Room for bios; reached only by bios that carry no page, with an unbounded quota.
     story : Story or None
-        With the scenario's own quota the shortest way into a deadlock, with an unbounded one the
+        With the scenario's own quota the shortest path into a deadlock, with an unbounded one the
         shortest into any of the three; None if there is none.
     """
 
@@ -77,7 +77,7 @@ class Proof:
 
     @property
     def path(self) -> tuple[Event, ...]:
-        """The steps of a shortest way into trouble; empty if there is none."""
+        """The steps of a shortest path into trouble; empty if there is none."""
         return self.story.events if self.story else ()
 
     def to_json(self) -> str:
@@ -142,7 +142,7 @@ def prove(
     limit: int = 20_000_000,
     progress: Callable[[int, int], object] | None = None,
 ) -> Proof:
-    """Prove that a scenario is safe, or find a shortest way into trouble.
+    """Prove that a scenario is safe, or find a shortest path into trouble.
 
     Parameters
     ----------

@@ -306,7 +306,7 @@ class Finding:
     states : int
         Merged states explored; 0 of an estimate.
     proof : Proof or None
-        The certificate, or the way into a deadlock.
+        The certificate, or the path into a deadlock.
     """
 
     trial: Trial
@@ -398,7 +398,7 @@ class Verdict:
         DataFrame
             A row for each: claim, title, author, part (``trial`` or ``condition``), trial,
             waiting, solver, false_if, low, best and high of what was measured (1: reachable),
-            against, true, states, steps of a shortest way into trouble (-1 without one),
+            against, true, states, steps of a shortest path into trouble (-1 without one),
             measured in words, digest, rules.
         """
         nothing = Interval(*[float("nan")] * 3)
@@ -464,7 +464,7 @@ class Verdict:
 
     @property
     def counterexample(self) -> Finding | None:
-        """Of the trials, then the conditions, the first with a way into trouble."""
+        """Of the trials, then the conditions, the first with a path into trouble."""
         return next((f for f in self.findings if f.proof and f.proof.story), None)
 
     def __str__(self) -> str:

@@ -1,7 +1,7 @@
 """Repairs of the proposal of 6 November 2004, and what each costs.
 
 Schemes and situations stand in data/repairs.toml. Each scheme is put into each situation, proved
-there or led into a deadlock by a shortest way, and solved: idle pages and throughput are exact.
+there or led into a deadlock by a shortest path, and solved: idle pages and throughput are exact.
 Where a deadlock is reachable both are averages until the episode ends, in a deadlock or not.
 """
 
@@ -79,7 +79,7 @@ class Repairs:
         Returns
         -------
         DataFrame
-            A row for each: scheme, variant, situation, waiting, verdict, steps of a shortest way
+            A row for each: scheme, variant, situation, waiting, verdict, steps of a shortest path
             into a deadlock (-1 without one), states, and of the exact values deadlock_probability,
             idle_reserve_mean and throughput; digest and rules.
         """
@@ -119,7 +119,7 @@ class Repairs:
 
     def _lines(self) -> Iterator[str]:
         # A value of an episode that may die is marked.
-        yield from self._block("steps of a shortest way into a deadlock, asleep/racing", _steps)
+        yield from self._block("steps of a shortest path into a deadlock, asleep/racing", _steps)
         for rule in RULES:
             for what, name, scale in (
                 ("idle pages", "idle_reserve_mean", 1),

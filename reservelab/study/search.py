@@ -272,7 +272,7 @@ class Search:
         DataFrame
             Columns ``candidate`` (its place in `Space.candidates`), the five choices,
             ``max_sections`` (0: no limit), ``reserve`` (the rule), ``scenario``, ``waiting``,
-            ``pages`` and ``set_aside`` (-1: no room); ``verdict``, ``steps`` of the shortest way
+            ``pages`` and ``set_aside`` (-1: no room); ``verdict``, ``steps`` of the shortest path
             into a deadlock (0: none), ``states``; the exact values of `Exact` in its own names and
             units; and ``forever``, the verdict under an unbounded quota, asked where the one under
             the scenario's own is ``safe`` and empty elsewhere.
@@ -749,7 +749,7 @@ def _told_proposal(found: Search, proposal: Scheme) -> Iterator[str]:
                 told += f" {row['steps']:2} {row['deadlock_probability']:.2g}"
             cells.append(told)
         yield f"  {name:12}{cells[0]:28}{cells[-1]}".rstrip()
-    yield "with the steps of a shortest way into a deadlock and its probability"
+    yield "with the steps of a shortest path into a deadlock and its probability"
 
 
 def _told_eligible(

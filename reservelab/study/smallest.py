@@ -45,7 +45,7 @@ class Smallest:
         A row for each configuration, fewest threads first, then fewest pages: ``threads``,
         ``pages``, ``reserve`` (-1: the scheme has none), ``digest``, ``verdict`` (``safe``,
         ``unsafe``, ``undecided``: more states than the limit, or ``not valid``: fewer pages than
-        the scheme sets aside), ``states`` stored and ``steps`` of the shortest way into trouble.
+        the scheme sets aside), ``states`` stored and ``steps`` of the shortest path into trouble.
     proof : Proof or None
         Of the smallest unsafe configuration: the one of fewest threads, and among these of fewest
         pages; None if none is known to be unsafe.
