@@ -8,6 +8,7 @@ how often another seed would fail stands beside it.
 import math
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -216,7 +217,7 @@ class TestAnswers:
         scenario = rl.Scenario(rl.Machine(3), [rl.Mount(PAIR, 3)], rl.Watermark(3), quota=2)
         found = rare(scenario, trajectories=100)
         assert found.thresholds == ()
-        assert found.started == (3_200,) or found.started[0] >= 1_600
+        assert found.started[0] >= 1_600  # half of what was asked for is the least
         dead = found.survived[0]
         assert found.probability == clopper_pearson(dead, dead, found.started[0])
 
@@ -231,7 +232,8 @@ class TestAnswers:
 
     def test_in_words(self) -> None:
         found = rare(TestByAddress.SCENARIO, 2, trajectories=50)
-        for line in str(found).splitlines():
+        many = levels.Level(found.level.weights, "learnt from siblings: " + "12 on 34, " * 9)
+        for line in f"{found}\n{replace(found, level=many)}".splitlines():
             assert len(line) <= 72, line
             assert line == line.rstrip()
         assert str(found).isascii()

@@ -17,6 +17,7 @@ import html
 import json
 import math
 import os
+import textwrap
 import threading
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -169,7 +170,7 @@ class Rare:
         lines = [
             f"deadlock probability  {self.probability}",
             f"mean of {len(self.replicates)} independent replicates; {self._method}",
-            f"level: {self.level.origin}",
+            *textwrap.wrap(f"level: {self.level.origin}", 72, subsequent_indent="    "),
             "",
             f"{'stage':>5} {'started':>9} {'survived':>9} {'share':>9}",
         ]
@@ -395,12 +396,17 @@ def rare(
 ) -> Rare:
     """Estimate the probability of a deadlock where it is too small to count deadlocks.
 
+    Unbiased is the mean over seeds. One run knows the deadlocks that it reached: where another kind
+    is likelier and what was climbed leads away from it, all replicates miss it alike, and neither
+    interval nor refusal shows that. Where it matters, ask `exact` of a smaller scenario too.
+
     Parameters
     ----------
     scenario : Scenario
         What to run.
     seed : int
-        Names the streams; the same seed gives the same result on any number of workers.
+        Names the streams; the same seed gives the same result on any number of workers. On another
+        processor or numpy the fitted level can differ in its last digits, and all that follows.
     trajectories : int
         Of each stage of each replicate; stages that few survive get more.
     workers : int, optional
