@@ -247,10 +247,12 @@ def test_bad_input(tmp_path: Path) -> None:
     with pytest.raises(rl.BadInput, match="a second x"):
         read_scenarios(twice)
     with pytest.raises(rl.BadInput, match="no place"):
-        document("nothing\n", None)  # type: ignore[arg-type]
+        document("nothing\n", "")
 
 
-def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_command_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     file = tmp_path / "tiny.toml"
     file.write_text(scenario_of(2, 2).toml())
     page = tmp_path / "page.md"
@@ -264,9 +266,11 @@ def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     )
     assert main(["search", str(file), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["schemes"] == ALL.schemes
-    page.write_text("no markers\n")
-    assert main(["search", str(file), "--into", str(page)]) == 2
-    assert page.read_text() == "no markers\n"
+    monkeypatch.setattr(study, "search", lambda *_, **__: pytest.fail("not refused before"))
+    for text in ("no markers\n", ""):
+        page.write_text(text)
+        assert main(["search", str(file), "--into", str(page)]) == 2
+        assert page.read_text() == text
 
 
 # --- The page ------------------------------------------------------------------------------------

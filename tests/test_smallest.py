@@ -130,6 +130,7 @@ def test_told_in_72_columns() -> None:
     [
         ({"threads_up_to": 0}, "threads_up_to"),
         ({"pages_up_to": 1, "pages_from": 2}, "pages_up_to"),
+        ({"pages_up_to": 1}, "pages_up_to"),  # nothing valid is nothing safe
         ({"reserve": "some"}, "reserve"),
         ({"quota": "some"}, "quota"),
         ({"workers": 0}, "workers"),

@@ -190,7 +190,9 @@ def _claims(options: argparse.Namespace, bar: Bar) -> None:
 def _search(options: argparse.Namespace, bar: Bar) -> None:
     from reservelab.study.search import document, read_scenarios, search, shipped_scenarios
 
-    into = options.into and Path(options.into).read_text(encoding="utf-8")
+    into = None if options.into is None else Path(options.into).read_text(encoding="utf-8")
+    if into is not None:
+        document(into, "")  # refused before the minutes that a search takes
     asked = shipped_scenarios()
     if options.scenarios:
         files = [name for name in options.scenarios if name not in asked or Path(name).exists()]
@@ -200,7 +202,7 @@ def _search(options: argparse.Namespace, bar: Bar) -> None:
         asked = named | read_scenarios(map(Path, files))
     with bar(STARTING, total=1, unit="scenarios"):
         found = search(asked, limit=options.limit, workers=options.workers, progress=bar.count)
-    if into:
+    if into is not None:
         Path(options.into).write_text(document(into, found), encoding="utf-8")
     if options.json:
         space = found.space

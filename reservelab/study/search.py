@@ -664,14 +664,14 @@ def _undominated(costs: Any) -> NDArray[np.bool_]:  # noqa: ANN401 - an array, o
 _BEGIN, _END = "<!-- reservelab search -->", "<!-- end -->"
 
 
-def document(text: str, found: Search) -> str:
+def document(text: str, found: Search | str) -> str:
     """Put a search's report between the markers of a document.
 
     Parameters
     ----------
     text : str
         The document, with a line ``<!-- reservelab search -->`` and after it ``<!-- end -->``.
-    found : Search
+    found : Search or str
         What to report.
 
     Returns

@@ -204,7 +204,8 @@ def smallest(
     Raises
     ------
     BadInput
-        If a bound is out of range, or the reserve is to follow where there is none.
+        If a bound is out of range, no configuration in the bounds is valid, or the reserve is to
+        follow where there is none.
     """
     if reserve not in ("fixed", "follows"):
         raise BadInput("reserve", f"{reserve!r} is unknown", "one of fixed, follows")
@@ -228,6 +229,10 @@ def smallest(
             if one is not None:
                 about |= {"reserve": -1 if one.reserve is None else one.reserve}
             rows.append(about | {"digest": "" if one is None else one.digest})
+
+    if not any(scaled):
+        wrong = f"{most} is fewer than the scheme sets aside, whatever the threads"
+        raise BadInput("pages_up_to", wrong, "give more")
 
     def ask(one: Scenario | None) -> Proof | str:
         if one is None:
