@@ -93,7 +93,7 @@ def test_threads_are_added_in_the_scenarios_shares() -> None:
 
 def test_too_few_pages_for_the_reserve_are_not_valid() -> None:
     found = rl.smallest(pool(rl.Tickets(4), 2), threads_up_to=1, pages_from=1)
-    assert [v for _, v in sorted(verdicts(found).items())] == ["not valid"] * 3 + ["safe"] * 3
+    assert [v for _, v in sorted(verdicts(found).items())] == ["no room"] * 3 + ["safe"] * 3
     assert found.safe
 
 

@@ -27,7 +27,7 @@ from reservelab.model.scenario import RULES_VERSION, Scenario
 from reservelab.solve.prove import Proof, prove
 from reservelab.solve.states import TooManyStates
 
-_SIGNS = {"safe": ".", "unsafe": "X", "undecided": "?", "not valid": "-"}
+_SIGNS = {"safe": ".", "unsafe": "X", "undecided": "?", "no room": "-"}
 _WIDTH = 72
 
 
@@ -44,7 +44,7 @@ class Smallest:
     table : DataFrame
         A row for each configuration, fewest threads first, then fewest pages: ``threads``,
         ``pages``, ``reserve`` (-1: the scheme has none), ``digest``, ``verdict`` (``safe``,
-        ``unsafe``, ``undecided``: more states than the limit, or ``not valid``: fewer pages than
+        ``unsafe``, ``undecided``: more states than the limit, or ``no room``: fewer pages than
         the scheme sets aside), ``states`` stored and ``steps`` of the shortest path into trouble.
     proof : Proof or None
         Of the smallest unsafe configuration: the one of fewest threads, and among these of fewest
@@ -236,7 +236,7 @@ def smallest(
 
     def ask(one: Scenario | None) -> Proof | str:
         if one is None:
-            return "not valid"
+            return "no room"
         try:
             return prove(one, quota, limit)
         except TooManyStates:
