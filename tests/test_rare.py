@@ -83,7 +83,7 @@ class TestAgainstExact:
     def test_coverage(self, name: str, record_property: Callable[[str, object], None]) -> None:
         """At least 90 of 100 intervals cover: a true 95 % fails this in 1.1 % of such families."""
         probability = truth(NEAR_1E8[name])
-        found = [rare(NEAR_1E8[name], seed) for seed in range(100)]
+        found = [rare(NEAR_1E8[name], seed, trajectories=1_000) for seed in range(100)]
         covered = sum(probability in one.probability for one in found)
         gain = min(one.gain for one in found)
         counts = f"{covered} of {len(found)} intervals at 95 %, gain {gain:.3g} or more"

@@ -55,6 +55,7 @@ _PILOTS = 3
 _SURVIVE = 0.25  # the share of trajectories that a stage should let through
 _SEEN = 50  # trajectories that must rise before the pilot believes that they can
 _STAGES = 80
+_ROOM = 1 << 30  # bytes for the states that a pilot's trajectories reach
 _WIDEST = 0.35  # standard error of the mean, as a share of it, above which nothing is returned
 
 
@@ -321,17 +322,25 @@ class _Splitter:
             raise _NoRoom
         return counts, highest, reached[: state * counts[N_REACHED]]
 
-    def plan(self, level: Level, purpose: str) -> _Plan:
+    def plan(self, level: Level, purpose: str, stop: threading.Event | None = None) -> _Plan:
         """Find levels that let through about a quarter of the trajectories each."""
         key = self.key(purpose)
+        most = max(_PILOT, min(64 * _PILOT, _ROOM // (8 * len(self._start))))
         entrances: NDArray[np.int64] | None = None
         thresholds: list[float] = []
         shares: list[float] = []
         probability, events, first, episode_events = 1.0, 0, 0, 0.0
         counts = np.zeros(NUMBERS, dtype=np.int64)
-        while len(thresholds) < _STAGES:
+        while True:
+            if len(thresholds) == _STAGES:
+                raise TooFewSurvivors(
+                    "scenario", f"no deadlock behind {_STAGES} levels",
+                    "try a scenario whose deadlocks are less rare",
+                )  # fmt: skip
             trajectories = _PILOT
             while True:
+                if stop is not None and stop.is_set():
+                    raise Cancelled
                 counts, highest, _ = self.stage(
                     level, key, first, trajectories, entrances, math.inf
                 )
@@ -339,10 +348,10 @@ class _Splitter:
                 # Some must rise above the level they start from, which is their lowest.
                 floor = thresholds[-1] if thresholds else float(np.median(highest))
                 rising = np.sort(highest[highest > floor])[::-1]
-                if len(rising) >= _SEEN or trajectories >= 64 * _PILOT:
+                if len(rising) >= _SEEN or trajectories == most:
                     break
                 first += trajectories + 1
-                trajectories *= 4
+                trajectories = min(4 * trajectories, most)
             if not thresholds:
                 episode_events = counts[N_EVENTS] / trajectories
             if len(rising) == 0:
@@ -448,12 +457,17 @@ def _rare(
     progress: Callable[[int, int], object] | None, stop: threading.Event | None,
 ) -> Rare:  # fmt: skip
     with ThreadPoolExecutor(workers) as pool:
-        levels = [level for level in (learnt(scenario), needy_pages(scenario)) if level]
+        # The names are part of the streams' addresses.
+        levels = {"learnt": learnt(scenario), "needy": needy_pages(scenario)}
         pilot_events = 0
         # A pilot can follow a few trajectories to where a level leads nowhere; another does not.
         for attempt in range(_PILOTS):
-            purposes = [f"pilot {attempt} {level.origin}" for level in levels]
-            plans = list(pool.map(splitter.plan, levels, purposes))
+            pilots = [
+                pool.submit(splitter.plan, level, f"pilot {attempt} {name}", stop)
+                for name, level in levels.items()
+                if level is not None
+            ]
+            plans = [pilot.result() for pilot in pilots]
             pilot_events += sum(plan.events for plan in plans)
             plan = _better(plans)
             if plan.probability > 0.0:
