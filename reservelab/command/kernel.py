@@ -11,8 +11,8 @@ from typing import Any
 from reservelab.command.parser import add_json, add_number, add_verb
 from reservelab.command.scenario import add_scenario, read_scenario, read_text
 from reservelab.command.solve import warn
-from reservelab.command.terminal import STARTING, Bar, print_json, records, tell
-from reservelab.model.catalogue import data_file
+from reservelab.command.terminal import STARTING, Bar, print_json, records
+from reservelab.model.catalogue import data_folder
 from reservelab.model.errors import BadInput
 
 _ACTIONS = ("build", "run", "compare", "show")
@@ -48,15 +48,11 @@ def _kernel(options: argparse.Namespace, bar: Bar) -> int | None:
 def _build(options: argparse.Namespace, bar: Bar) -> None:
     from reservelab.kernel.build import build
 
-    tell("about five minutes, unless it is built already")
-    with bar("unpacking the source") as shown:
-        kernel = build(
-            None if options.source is None else Path(options.source),
-            options.jobs,
-            lambda words, done, total: shown.stage(words, done, total),
-        )
+    archive = None if options.source is None else Path(options.source)
+    with bar("unpacking the source", 1):
+        kernel = build(archive, options.jobs, bar.stage)
     if options.json:
-        print_json({"linux": kernel.linux, "release": kernel.release, "digest": kernel.digest})
+        print_json({"linux": str(kernel.linux), "release": kernel.release, "digest": kernel.digest})
     else:
         print(f"{kernel.linux}\nLinux {kernel.release}, patches and all {kernel.digest}")
 
@@ -90,7 +86,7 @@ def _compare(options: argparse.Namespace, bar: Bar) -> int:
     from reservelab.kernel.guest import run
     from reservelab.kernel.scenarios import read_set
 
-    name = options.scenario or str(data_file("kernel/eight.toml"))
+    name = options.scenario or str(data_folder() / "kernel" / "eight.toml")
     scenarios = read_set(read_text(name))
     kernel = built()
     points = []

@@ -13,7 +13,6 @@ import os
 import re
 import shutil
 import subprocess
-import tarfile
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,13 +25,12 @@ PACKAGE = "linux-source-6.1"
 _ROOM = Path(__file__).parent / "uml"
 _SYSTEM_ARCHIVE = Path("/usr/src") / f"{PACKAGE}.tar.xz"
 _TOOLS = {
-    "make": "make", "gcc": "gcc", "flex": "flex", "bison": "bison", "bc": "bc", "xz": "xz-utils",
-    "patch": "patch",
+    "make": "make", "gcc": "gcc", "flex": "flex", "bison": "bison", "bc": "bc", "tar": "tar",
+    "xz": "xz-utils", "patch": "patch",
 }  # fmt: skip
 _BUSYBOX = Path("/bin/busybox")
 # What make prints a line for; measured, and only for the progress bar.
 OBJECTS = 1290
-_OTHER_ARCHITECTURES = re.compile(r"[^/]+/(arch/(?!um/|x86/|Kconfig)|tools/testing/|sound/soc/)")
 
 
 @dataclass(frozen=True)
@@ -116,15 +114,11 @@ def manifest() -> dict[str, str]:
     return {name: digest for digest, name in pairs}
 
 
-def release() -> str:
-    """The version of the source the patches were made for, as its own Makefile writes it.
-
-    Returns
-    -------
-    str
-        Such as 6.1.192.
-    """
-    return (_ROOM / "manifest").read_text(encoding="ascii").split(maxsplit=3)[2]
+def _release(tree: Path) -> str:
+    """The version of an unpacked source, from the head of its Makefile."""
+    head = (tree / "Makefile").read_text(encoding="utf-8")[:1000]
+    parts = dict(re.findall(r"^(\w+) = (\d+)$", head, re.M))
+    return ".".join(parts[key] for key in ("VERSION", "PATCHLEVEL", "SUBLEVEL"))
 
 
 def digest() -> str:
@@ -169,11 +163,11 @@ def built() -> Kernel:
     """
     identity = digest()
     room = cache() / identity[:16]
-    kernel = Kernel(room / "linux", room / "initrd.gz", release(), identity)
-    if not (kernel.linux.is_file() and kernel.initrd.is_file()):
+    linux, initrd, release = room / "linux", room / "initrd.gz", room / "release"
+    if not all(path.is_file() for path in (linux, initrd, release)):
         right = "`reservelab kernel build` makes it in about five minutes"
         raise BadInput("kernel", "not built, or built from other patches", right)
-    return kernel
+    return Kernel(linux, initrd, release.read_text(encoding="ascii").strip(), identity)
 
 
 def build(
@@ -222,7 +216,9 @@ def build(
         tree, objects = work / "source", work / "objects"
         objects.mkdir()
         tell("unpacking the source", 0, 1)
-        _unpack(archive or _archive(work, log, out), tree)
+        tree.mkdir()
+        words = ["tar", "-xJf", str(archive or _archive(work, log, out)), "--strip-components=1"]
+        _do(words, tree, log, out)
         check_source(tree)
         for path in patches():
             _do(["patch", "-p1", "--batch", "--forward", "-i", str(path)], tree, log, out)
@@ -235,6 +231,7 @@ def build(
         _compile([*make, "linux"], tree, log, out, tell)
         _initrd(work / "initrd.gz")
         subprocess.run(["strip", "--strip-debug", str(objects / "linux")], check=False)
+        (room / "release").write_text(_release(tree) + "\n", encoding="ascii")
         os.replace(work / "initrd.gz", room / "initrd.gz")
         os.replace(objects / "linux", room / "linux")
         tell("done", 1, 1)
@@ -252,23 +249,6 @@ def _archive(work: Path, log: Path, out: object) -> Path:
     (package,) = work.glob("*.deb")
     _do(["dpkg-deb", "-x", str(package), str(work / "package")], work, log, out)
     return work / "package" / _SYSTEM_ARCHIVE.relative_to("/")
-
-
-def _unpack(archive: Path, tree: Path) -> None:
-    """Unpack the archive without its top directory and without other architectures."""
-
-    def wanted(member: tarfile.TarInfo, path: str) -> tarfile.TarInfo | None:
-        if _OTHER_ARCHITECTURES.match(member.name):
-            return None
-        safe = tarfile.tar_filter(member, path)
-        return safe.replace(name=safe.name.partition("/")[2] or ".")
-
-    try:
-        with tarfile.open(archive, "r:xz") as tar:
-            tar.extractall(tree, filter=wanted)
-    except (tarfile.TarError, EOFError, OSError) as error:
-        wrong = f"{archive.name} cannot be unpacked: {error}"
-        raise BadInput("source", wrong, f"give the archive of {PACKAGE}") from None
 
 
 def check_source(tree: Path) -> None:
@@ -292,7 +272,8 @@ def check_source(tree: Path) -> None:
             wrong = f"{name} is another one than the patches were made for"
         else:
             continue
-        raise BadInput("source", wrong, f"give the source of Linux {release()} as Debian packs it")
+        right = f"give the {PACKAGE} that reservelab/kernel/uml/manifest names"
+        raise BadInput("source", wrong, right)
 
 
 def _check_config(path: Path) -> None:
