@@ -30,7 +30,7 @@ def add_verbs(verbs: Any) -> None:  # noqa: ANN401 - argparse has no public name
     add_scenario(kernel)
     add_number(kernel, "--trials", 1, "how many, of each scenario", 1000)
     add_number(kernel, "--seed", 0, "the same seed gives the same trials", 1)
-    told = "run: ask lockdep too, and print its report"
+    told = "run, compare: ask lockdep too, and say what it reports"
     kernel.add_argument("--lockdep", action="store_true", help=told)
     told = "compare: the table as CSV, too"
     kernel.add_argument("--output", metavar="CSV", help=told)
@@ -83,7 +83,7 @@ def _run(options: argparse.Namespace, bar: Bar) -> None:
 def _compare(options: argparse.Namespace, bar: Bar) -> int:
     from reservelab.kernel.build import built
     from reservelab.kernel.compare import compare, point, predict, table
-    from reservelab.kernel.guest import run
+    from reservelab.kernel.guest import lockdep_words, run
     from reservelab.kernel.scenarios import read_set
 
     name = options.scenario or str(data_folder() / "kernel" / "eight.toml")
@@ -93,8 +93,11 @@ def _compare(options: argparse.Namespace, bar: Bar) -> int:
     with bar(STARTING, len(scenarios) * options.trials, "trials"):
         for scenario in scenarios:
             prediction = predict(scenario)
-            trials = run(kernel, scenario, options.trials, options.seed, progress=bar.add)
-            points.append(point(trials, prediction))
+            trials = run(
+                kernel, scenario, options.trials, options.seed, options.lockdep, progress=bar.add
+            )
+            said = lockdep_words(trials.lockdep) if options.lockdep else {}
+            points.append(point(trials, prediction) | said)
     frame = compare(points)
     frame["kernel"], frame["patches"] = kernel.release, kernel.digest[:16]
     if options.output is not None:

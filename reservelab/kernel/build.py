@@ -79,7 +79,8 @@ def read_patch(path: Path) -> Patch:
     ValueError
         If a hunk has other numbers of lines than it says.
     """
-    old, new = [], []
+    old: list[str] = []
+    new: list[str] = []
     lines = path.read_text(encoding="ascii").splitlines()
     k = 0
     while k < len(lines):
@@ -329,7 +330,7 @@ def _initrd(path: Path) -> None:
 
 
 def _newc(number: int, name: str, mode: int, content: bytes) -> bytes:
-    """One entry of a cpio archive in the new ASCII format (cpio(5)): thirteen fields of 8 digits."""
+    """One entry of a cpio archive in the new ASCII format of cpio(5): 13 fields of 8 digits."""
     fields = (number, mode, 0, 0, 1, 0, len(content), 0, 0, 0, 0, len(name) + 1, 0)
     head = b"070701" + b"".join(b"%08X" % field for field in fields) + name.encode() + b"\0"
     return head + bytes(-len(head) % 4) + content + bytes(-len(content) % 4)

@@ -14,16 +14,17 @@ somewhere. Mean times to the end are a family of their own, by the normal approx
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
 from scipy.special import ndtr
 from scipy.stats import binomtest, fisher_exact
 
 from reservelab.kernel.trials import Trials
+from reservelab.model.catalogue import data_folder
 from reservelab.model.errors import BadInput
 from reservelab.model.scenario import RULES_VERSION, Scenario
-from reservelab.solve.tally import clopper_pearson
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -143,10 +144,23 @@ def point(trials: Trials, prediction: dict[str, object]) -> dict[str, object]:
         **prediction,
     }
     row |= {"certain": prediction["predicted"] in (0.0, 1.0) and prediction["by"] == "exact"}
-    return row | _tests(row)
+    return row | tests_of(row)
 
 
-def _tests(row: dict[str, object]) -> dict[str, object]:
+def tests_of(row: Mapping[str, object]) -> dict[str, object]:
+    """The tests of one row, which need its counts, times and predictions only.
+
+    Parameters
+    ----------
+    row : mapping
+        A point, or a row of a stored comparison.
+
+    Returns
+    -------
+    dict
+        ``contradicted`` (where the prediction is certain), the p-values ``p`` and ``p_time``, and
+        ``time_z``; nan where nothing was tested.
+    """
     dead, trials = int(str(row["deadlocked"])), int(str(row["trials"]))
     predicted = float(str(row["predicted"]))
     others = int(str(row["predicted_episodes"]))
@@ -157,7 +171,7 @@ def _tests(row: dict[str, object]) -> dict[str, object]:
         contradicted = False
         if others:
             theirs = int(str(row["predicted_deadlocks"]))
-            table = [[dead, trials - dead], [theirs, others - theirs]]
+            table = np.array([[dead, trials - dead], [theirs, others - theirs]])
             p_value = float(fisher_exact(table).pvalue)
         else:
             p_value = float(binomtest(dead, trials, predicted).pvalue)
@@ -168,9 +182,7 @@ def _tests(row: dict[str, object]) -> dict[str, object]:
     return {"contradicted": contradicted, "p": p_value, "time_z": z, "p_time": p_time}
 
 
-def compare(
-    points: Iterable[dict[str, object]],
-) -> pd.DataFrame:
+def compare(points: Iterable[Mapping[str, object]]) -> pd.DataFrame:
     """Put points together and correct their p-values for their number.
 
     Parameters
@@ -196,6 +208,34 @@ def compare(
         & (frame["stalled"] + frame["not_conserved"] == 0)
     )
     return frame
+
+
+def recorded() -> pd.DataFrame:
+    """The committed comparison.
+
+    Returns
+    -------
+    DataFrame
+        data/kernel/comparison.csv, as `compare` made it; data/kernel/README.md says how.
+    """
+    import pandas as pd
+
+    with (data_folder() / "kernel" / "comparison.csv").open("r") as file:
+        return pd.read_csv(file)
+
+
+def recorded_lockdep() -> pd.DataFrame:
+    """What lockdep said of the same scenarios.
+
+    Returns
+    -------
+    DataFrame
+        data/kernel/lockdep.csv: fewer trials, and two more columns, ``lockdep`` and ``lock``.
+    """
+    import pandas as pd
+
+    with (data_folder() / "kernel" / "lockdep.csv").open("r") as file:
+        return pd.read_csv(file, keep_default_na=False)
 
 
 def verdict(frame: pd.DataFrame) -> str:
@@ -249,24 +289,3 @@ def table(frame: pd.DataFrame) -> str:
             f" {p:>7} {row['time']:>7.2f} {row['predicted_time']:>7.2f}{flag}".rstrip()
         )
     return "\n".join([*lines, "", verdict(frame)])
-
-
-def interval_of(row: dict[str, int]) -> tuple[float, float]:
-    """The Clopper-Pearson interval of a stored row, for a reader of the committed table.
-
-    Parameters
-    ----------
-    row : dict
-        With ``deadlocked``, ``unfinished``, ``stalled`` and ``trials``.
-
-    Returns
-    -------
-    tuple of float
-        Lower and upper bound, 95 %.
-    """
-    most = row["deadlocked"] + row["unfinished"] + row["stalled"]
-    low, _, high = clopper_pearson(row["deadlocked"], most, row["trials"])
-    return low, high
-
-
-Progress = Callable[[int], None]

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from dataclasses import asdict, dataclass
 
-from reservelab.kernel.guest import BATCH, Answer, Kernel, boot, bare, lockdep_report
+from reservelab.kernel.guest import BATCH, Answer, Kernel, bare, boot, lockdep_report
 from reservelab.kernel.trials import Trial, lab_text, parse
+from reservelab.model.catalogue import data_folder
 from reservelab.model.errors import BadInput
 from reservelab.model.scenario import Scenario
 
@@ -120,6 +121,18 @@ def find_deadlock(
         if dead:
             return read_evidence(answer, name, dead[0])
     return None
+
+
+def recorded() -> str:
+    """The committed evidence: the ABBA of data/scenarios/abba.toml.
+
+    Returns
+    -------
+    str
+        data/kernel/abba.txt, which `reservelab kernel show` printed, without the proof before it.
+    """
+    text = (data_folder() / "kernel" / "abba.txt").read_text(encoding="ascii")
+    return text[text.index("The same in Linux") :]
 
 
 def read_evidence(answer: Answer, name: str, trial: Trial) -> Evidence:

@@ -9,7 +9,9 @@ was answered before a crash is not lost.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
+import re
 import signal
 import subprocess
 import tempfile
@@ -255,20 +257,49 @@ def lockdep_report(answer: Answer) -> str:
     Returns
     -------
     str
-        From the WARNING on to the last line of it; empty if lockdep was silent.
+        From its WARNING on, without the stack at its end; empty if lockdep was silent.
     """
     for name in sorted(answer.messages):
         lines = [bare(line) for line in answer.messages[name].splitlines()]
         for k, line in enumerate(lines):
             if line.startswith("WARNING: possible "):
-                end = next(
-                    (j for j in range(k, len(lines)) if lines[j].startswith("Call Trace:")),
-                    len(lines),
-                )
-                return "\n".join(lines[k:end]).strip()
+                report = itertools.takewhile(lambda line: line != "stack backtrace:", lines[k:])
+                return "\n".join(report).strip()
     return ""
 
 
+def lockdep_words(report: str) -> dict[str, str]:
+    """What a report comes to.
+
+    Parameters
+    ----------
+    report : str
+        Of lockdep; empty if it was silent.
+
+    Returns
+    -------
+    dict
+        ``lockdep``: ``silent``, or what it calls possible; ``lock``: the locks it names beside the
+        pool's semaphore, which is in every report here.
+    """
+    found = re.match(r"WARNING: possible (.*?)(?: detected)?\n", report)
+    if found is None:
+        return {"lockdep": "silent", "lock": ""}
+    named = re.findall(r"^[0-9a-f]{8,} \(([^)]+)\)\{", report, re.M)
+    return {"lockdep": found[1], "lock": " ".join(sorted(set(named) - {"reserved_pages_sem"}))}
+
+
 def bare(line: str) -> str:
-    """A kernel message without its time stamp."""
+    """A kernel message without its time stamp.
+
+    Parameters
+    ----------
+    line : str
+        As dmesg prints it.
+
+    Returns
+    -------
+    str
+        The message.
+    """
     return line.partition("] ")[2] if line.startswith("[") and "] " in line else line
