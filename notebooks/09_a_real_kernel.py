@@ -20,7 +20,8 @@
 # [20041107011638.GJ3851@dualathlon.random](https://lore.kernel.org/all/20041107011638.GJ3851@dualathlon.random/))
 # have never existed. They were patched into Linux 6.1, which ran as a process, ran out of memory in
 # every trial, and was held against the chain. [docs/kernel.md](../docs/kernel.md) has the patches,
-# and what is real in this and what is not. This notebook reads what was recorded and needs no kernel.
+# and what is real in this and what is not. This notebook reads what was recorded; it needs no
+# kernel.
 
 # %% tags=["parameters"] small={"episodes": 20000}
 episodes = 200_000
@@ -30,7 +31,6 @@ seed = 1
 # %matplotlib inline
 # %config InlineBackend.print_figure_kwargs = {"dpi": 140}
 import matplotlib.pyplot as plt
-import pandas as pd
 
 import reservelab as rl
 from reservelab.kernel import compare, evidence
@@ -66,8 +66,8 @@ print(proof)
 # %% [markdown]
 # Then by the kernel itself (`reservelab kernel show data/scenarios/abba.toml`): where the threads
 # of a deadlocked trial stood, and what lockdep had to say of it. One sleeps in `down_killable()`
-# below the page allocator, while it has the journal's lock; another owns the semaphore and sleeps in
-# `mutex_lock()`.
+# below the page allocator, while it has the journal's lock; another owns the semaphore and sleeps
+# in `mutex_lock()`.
 
 # %%
 print(evidence.recorded())
@@ -125,11 +125,13 @@ assert points["agrees"].all()
 
 row = points[points["digest"] == abba.digest].iloc[0]
 tally = rl.simulate(abba, episodes, seed)
-print(f"ABBA: exact {row['predicted']:.4f}, kernel {row['measured']:.4f}, simulated {tally.deadlock_probability}")
+print(f"ABBA: exact {row['predicted']:.4f}, in the kernel {row['measured']:.4f}")
+print(f"simulated {tally.deadlock_probability}")
 assert row["measured_low"] <= row["predicted"] <= row["measured_high"]
 assert tally.deadlock_probability.low <= row["predicted"] <= tally.deadlock_probability.high
 
-late = lockdep[lockdep["label"].str.startswith("abba, global lazy") & (lockdep["waiting"] == "asleep")]
+asleep = lockdep[lockdep["waiting"] == "asleep"]
+late = asleep[asleep["label"].str.startswith("abba, global lazy")]
 entry = lockdep[lockdep["variant"].str.contains("on-entry")]
 assert late["lockdep"].str.contains("circular").all()
 assert (entry["lockdep"] == "silent").all()

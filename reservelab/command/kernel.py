@@ -6,7 +6,7 @@ import argparse
 import os
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from reservelab.command.parser import add_json, add_number, add_verb
 from reservelab.command.scenario import add_scenario, read_scenario, read_text
@@ -14,6 +14,9 @@ from reservelab.command.solve import warn
 from reservelab.command.terminal import STARTING, Bar, print_json, records
 from reservelab.model.catalogue import data_folder
 from reservelab.model.errors import BadInput
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _ACTIONS = ("build", "run", "compare", "show")
 
@@ -89,21 +92,22 @@ def _compare(options: argparse.Namespace, bar: Bar) -> int:
     name = options.scenario or str(data_folder() / "kernel" / "eight.toml")
     scenarios = read_set(read_text(name))
     kernel = built()
-    points = []
-    with bar(STARTING, len(scenarios) * options.trials, "trials"):
-        for scenario in scenarios:
-            prediction = predict(scenario)
-            trials = run(
-                kernel, scenario, options.trials, options.seed, options.lockdep, progress=bar.add
-            )
-            said = lockdep_words(trials.lockdep) if options.lockdep else {}
-            points.append(point(trials, prediction) | said)
-    frame = compare(points)
-    frame["kernel"], frame["patches"] = kernel.release, kernel.digest[:16]
-    if options.output is not None:
-        part = Path(f"{options.output}.{os.getpid()}")
-        frame.to_csv(part, index=False, float_format="%.10g", lineterminator="\n")
-        os.replace(part, options.output)
+    points: list[dict[str, object]] = []
+    try:
+        with bar(STARTING, len(scenarios) * options.trials, "trials"):
+            for scenario in scenarios:
+                prediction = predict(scenario)
+                trials = run(
+                    kernel, scenario, options.trials, options.seed, options.lockdep, bar.add
+                )
+                said = lockdep_words(trials.lockdep) if options.lockdep else {}
+                points.append(point(trials, prediction) | said)
+    finally:  # a guest that dies late must not take the others' answers with it
+        if points:
+            frame = compare(points)
+            frame["kernel"], frame["patches"] = kernel.release, kernel.digest[:16]
+            if options.output is not None:
+                _write(frame, Path(options.output))
     if options.json:
         print_json({"points": records(frame)})
     else:
@@ -112,6 +116,12 @@ def _compare(options: argparse.Namespace, bar: Bar) -> int:
         warnings.warn("kernel and model disagree where a star stands", stacklevel=1)
         return 1
     return 0
+
+
+def _write(frame: pd.DataFrame, path: Path) -> None:
+    part = path.with_name(f"{path.name}.{os.getpid()}")
+    frame.to_csv(part, index=False, float_format="%.10g", lineterminator="\n")
+    os.replace(part, path)
 
 
 def _show(options: argparse.Namespace, bar: Bar) -> None:

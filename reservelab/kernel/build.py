@@ -309,6 +309,7 @@ def _compile(
         compiled = 0
         for line in make.stdout:
             out.write(line)  # type: ignore[attr-defined]
+            out.flush()  # type: ignore[attr-defined]
             if re.match(r"\s+(CC|AS|LD|AR)\s", line):
                 compiled += 1
                 tell("compiling", min(compiled, OBJECTS), OBJECTS)

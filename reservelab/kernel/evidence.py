@@ -11,6 +11,7 @@ from reservelab.model.catalogue import data_folder
 from reservelab.model.errors import BadInput
 from reservelab.model.scenario import Scenario
 
+_FEW = 20
 _BEGIN, _END = "reserved_pages_lab: deadlock;", "reserved_pages_lab: end of deadlock"
 # Frames of the scheduler's and of the stack's own making say nothing about who waits for what.
 _BORING = re.compile(
@@ -109,17 +110,18 @@ def find_deadlock(
     BadInput
         If the guest died before it had an answer.
     """
-    batches = {
-        f"{first:09}": lab_text(scenario, seed, first, min(BATCH, trials - first), backtrace=True)
-        for first in range(0, trials, BATCH)
-    }
-    answer = boot(kernel, batches, lockdep=True)
-    for name in sorted(batches):
-        if name not in answer.outputs:
+    first = 0
+    while first < trials:
+        # Few at first, since one in few may do, and a boot is cheap.
+        count = min(BATCH if first else _FEW, trials - first)
+        text = lab_text(scenario, seed, first, count, backtrace=True)
+        answer = boot(kernel, {"trials": text}, lockdep=True)
+        if "trials" not in answer.outputs:
             raise BadInput("kernel", f"the guest {answer.ended} before it answered", "try again")
-        dead = [t for t in parse(answer.outputs[name])[0] if t.ending == "deadlocked"]
+        dead = [t for t in parse(answer.outputs["trials"])[0] if t.ending == "deadlocked"]
         if dead:
-            return read_evidence(answer, name, dead[0])
+            return read_evidence(answer, "trials", dead[0])
+        first += count
     return None
 
 
