@@ -49,12 +49,10 @@ abba = rl.Scenario(
 # %% [markdown]
 # ## One deadlock, told three times
 #
-# First by a simulated episode, as [notebook 02](02_one_deadlock.ipynb) plays it: the last steps and
-# the cycle at its end.
+# First in the theatre, as in [notebook 02](02_one_deadlock.ipynb): *To the cycle* goes to its end.
 
 # %%
-story = next(s for k in range(100) if (s := rl.trace(abba, seed, k)).ending == "deadlock")
-print("\n".join(str(story).splitlines()[-12:]))
+rl.Theatre(abba, seed=seed)
 
 # %% [markdown]
 # Then by the proof: nothing is drawn, and no way into a deadlock is shorter.
