@@ -23,7 +23,7 @@
 # and what is real in this and what is not. This notebook reads what was recorded; it needs no
 # kernel.
 
-# %% tags=["parameters"] small={"episodes": 20000}
+# %% tags=["parameters"] small={"episodes": 10000}
 episodes = 200_000
 seed = 1
 
