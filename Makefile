@@ -8,7 +8,7 @@ STORM := .venv-storm/.ready
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test verify coverage storm bench lab notebooks lock
+.PHONY: help demo test verify coverage storm bench kernel lab notebooks lock
 
 help: ## list the targets
 	@sed -nE 's/^([a-z]+):[^#]*## (.*)/make \1\t\2/p' Makefile | expand -t 14
@@ -36,6 +36,10 @@ bench: $(READY) storm ## engine beside C and SimPy, splitting beside Monte Carlo
 	$(BIN)/python -m tests.benchmarks.bench_engine
 	$(BIN)/python -m tests.benchmarks.bench_rare
 	$(BIN)/python -m tests.benchmarks.bench_storm
+
+kernel: $(READY) ## the proposal in a real Linux: built, run on eight scenarios, held against the model
+	$(BIN)/reservelab kernel build
+	$(BIN)/reservelab kernel compare data/kernel/eight.toml --trials 1000
 
 lab: $(READY) ## JupyterLab on the notebooks
 	$(BIN)/reservelab lab

@@ -15,7 +15,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 
-from reservelab.command import mail, show, solve, study
+from reservelab.command import kernel, mail, show, solve, study
 from reservelab.command.parser import Parser
 from reservelab.command.terminal import Bar, Warnings, complain, tell
 from reservelab.model.errors import BadInput
@@ -121,7 +121,7 @@ def parser() -> argparse.ArgumentParser:
     told = "print the versions of package and rules"
     group.add_argument("--version", action=_Version, nargs=0, help=told)
     verbs = top.add_subparsers(title="verbs", metavar="VERB", prog=top.prog, required=True)
-    for room in (solve, study, show, mail):
+    for room in (solve, study, kernel, show, mail):
         room.add_verbs(verbs)
     return top
 

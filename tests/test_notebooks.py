@@ -34,8 +34,8 @@ def assigned(source: str) -> list[str]:
     return [ast.unparse(node.targets[0]) for node in ast.parse(source).body]  # type: ignore[attr-defined]
 
 
-def test_they_are_the_eight() -> None:
-    assert [path.name[:2] for path in NOTEBOOKS] == [f"0{k}" for k in range(1, 9)]
+def test_they_are_the_nine() -> None:
+    assert [path.name[:2] for path in NOTEBOOKS] == [f"0{k}" for k in range(1, 10)]
     assert [path.stem for path in SCRIPTS] == [path.stem for path in NOTEBOOKS]
 
 

@@ -117,6 +117,12 @@ class Bar:
             )
         self._tqdm.refresh()
 
+    def stage(self, words: str, done: int, total: int) -> None:
+        """Show what is being done, and how much of it is done."""
+        self._tqdm.set_description_str(words, refresh=False)
+        self._tqdm.n, self._tqdm.total = done, total
+        self._tqdm.refresh()
+
     def explore(self, processed: int, found: int) -> None:
         """Show how many states there are so far; nobody knows how many there will be."""
         self._release()
