@@ -5,6 +5,8 @@
 #     text_representation:
 #       extension: .py
 #       format_name: percent
+#       format_version: '1.3'
+#       jupytext_version: 1.19.6
 #   kernelspec:
 #     display_name: Python 3 (ipykernel)
 #     language: python
@@ -23,7 +25,7 @@
 # [data/claims](../data/claims). The file fixes, before anything runs, the scenarios, the solver and
 # what would count as false. The verdicts below are computed when the cell runs.
 
-# %% tags=["parameters"] small={"episodes": 2000, "limit": 100000}
+# %% tags=["parameters"] small={"episodes": 2000}
 episodes = 200_000
 limit = 2_000_000  # states; what needs more is undecided, not true
 seed = 1

@@ -98,6 +98,12 @@ def test_a_notebook_runs(path: Path, tmp_path: Path) -> None:
     outputs = [o for c in jupytext.read(tmp_path / path.name).cells for o in c.get("outputs", ())]
     assert outputs
     assert not [o for o in outputs if o.get("name") == "stderr"], "a warning or a complaint"
+    if path.stem.startswith("07"):  # it, README and mail quote the same verdicts
+        printed = "".join(o["text"] for o in outputs if o.get("name") == "stdout")
+        readme = (ROOT / "README.md").read_text(encoding="utf-8")
+        table = re.search(r"<!-- claims -->\n```text\n(.*?)```", readme, re.S)
+        assert table is not None
+        assert table[1] in printed
 
 
 def test_a_finding_that_is_false_is_noticed(tmp_path: Path) -> None:
