@@ -265,6 +265,7 @@ def test_a_mix_or_a_stack_gives_the_mounts(command: Command, name: str) -> None:
         ("--scheme 'mempool max-sections=2' --max-sections 3 --mount ext3:8 --pages 64 --reserve 2",
          "--max-sections"),
         ("--scheme global --mount ext9:8 --pages 64", "--mount ext9:8"),
+        ("--scheme global --mount ext3:99999999 --pages 64", "--mount"),
         ("--scheme global --mount ext3:eight --pages 64", "--mount"),
         ("--scheme global --mount ext3 --pages 64", "--mount"),
         ("--scheme global --mount ext3:1,on=1 --mount ext3:1,on=0 --pages 64",

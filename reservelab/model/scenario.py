@@ -22,6 +22,7 @@ from reservelab.model.machine import Device, Machine
 from reservelab.model.schemes import Scheme
 
 RULES_VERSION = 1
+MOST_THREADS = 100_000  # beyond, tables take minutes to make, and nobody's machine writes like that
 Waiting = Literal["asleep", "racing"]
 _T = TypeVar("_T")
 
@@ -140,6 +141,9 @@ class Scenario:
         self._check_stacks()
         if not self.threads:
             raise BadInput("mounts", "no thread", "give a mount flushers or dirtiers")
+        if self.threads > MOST_THREADS:
+            right = f"give at most {MOST_THREADS} in all"
+            raise BadInput("mounts", f"{self.threads} threads", right)
         if self.set_aside > self.machine.pages:
             raise BadInput(
                 "reserve",
