@@ -5,6 +5,7 @@ three other programs). Every estimate is seeded, so none fails by chance from on
 how often another seed would fail stands beside it.
 """
 
+import contextlib
 import math
 import threading
 from collections.abc import Callable
@@ -81,18 +82,24 @@ class TestAgainstExact:
     @pytest.mark.truth("exact chain", "rare covers the exact value near 1e-8", "exact")
     @pytest.mark.parametrize("name", NEAR_1E8)
     def test_coverage(self, name: str, record_property: Callable[[str, object], None]) -> None:
-        """At least 90 of 100 intervals cover: a true 95 % fails this in 1.1 % of such families."""
+        """At least 90 of 100 seeds cover: a true 95 % fails this in 1.1 % of such families.
+
+        A seed that refuses to answer is one that does not cover.
+        """
         probability = truth(NEAR_1E8[name])
-        found = [rare(NEAR_1E8[name], seed, trajectories=1_000) for seed in range(100)]
+        found = []
+        for seed in range(100):
+            with contextlib.suppress(TooFewSurvivors):
+                found.append(rare(NEAR_1E8[name], seed))
         covered = sum(probability in one.probability for one in found)
         gain = min(one.gain for one in found)
-        counts = f"{covered} of {len(found)} intervals at 95 %, gain {gain:.3g} or more"
-        record_property("note", f"{name}, {probability:.2e}: {counts}")
+        counts = f"{covered} of 100 intervals at 95 %, {100 - len(found)} refused, gain {gain:.3g}"
+        record_property("note", f"{name}, {probability:.2e}: {counts} or more")
         assert covered >= 90
         assert gain > 100
         # And they err to both sides: the mean of unbiased estimates, within four standard errors.
         ratio = np.array([one.probability.best for one in found]) / probability
-        assert abs(ratio.mean() - 1) < 4 * ratio.std(ddof=1) / 10
+        assert abs(ratio.mean() - 1) < 4 * ratio.std(ddof=1) / math.sqrt(len(found))
 
     @pytest.mark.parametrize("variant", rl.variants())
     @pytest.mark.parametrize(

@@ -53,7 +53,7 @@ _REPLICATES = 32
 _PILOT = 1_000  # trajectories of a stage of the pilot, at first
 _PILOTS = 3
 _SURVIVE = 0.25  # the share of trajectories that a stage should let through
-_SEEN = 50  # trajectories that must rise before the pilot believes that they can
+_SEEN = 50  # trajectories that must rise, or die, before the pilot believes that they can
 _STAGES = 80
 _ROOM = 1 << 30  # bytes for the states that a pilot's trajectories reach
 _WIDEST = 0.35  # standard error of the mean, as a share of it, above which nothing is returned
@@ -365,7 +365,8 @@ class _Splitter:
             shares.append(counts[N_REACHED] / trajectories)
             probability *= shares[-1]
             thresholds.append(goal)
-        died = counts[N_DEAD] / trajectories
+        # A few deaths at the end are luck, and may be of one trajectory's making.
+        died = counts[N_DEAD] / trajectories if counts[N_DEAD] >= _SEEN else 0.0
         shares.append(max(died, 1 / trajectories))
         return _Plan(
             level, tuple(thresholds), tuple(shares), probability * died, events, episode_events
