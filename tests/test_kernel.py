@@ -442,10 +442,12 @@ class TestCommandLine:
         assert list(tmp_path.iterdir()) == []
 
     def test_one_line_where_a_scenario_is_not_ported(
-        self, capsys: pytest.CaptureFixture[str]
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        abba = str(ROOT / "data" / "scenarios" / "abba.toml")
-        told = self.complaint(["run", abba, "--oom-kills", "1"], capsys)
+        abba = (ROOT / "data" / "scenarios" / "abba.toml").read_text()
+        file = tmp_path / "oom.toml"
+        file.write_text(abba.replace("pages = 4", "pages = 4\noom_kills = 1", 1))
+        told = self.complaint(["run", str(file)], capsys)
         assert "not ported to the kernel: the OOM killer" in told
 
     def test_one_line_where_a_set_is_wrong(

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reservelab.command.parser import add_json, add_number, add_verb
-from reservelab.command.scenario import add_scenario, read_scenario, read_text
+from reservelab.command.scenario import read_text
 from reservelab.command.solve import warn
 from reservelab.command.terminal import STARTING, Bar, print_json, records
 from reservelab.model.catalogue import data_folder
 from reservelab.model.errors import BadInput
+from reservelab.model.scenario import Scenario
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,12 +26,13 @@ def add_verbs(verbs: Any) -> None:  # noqa: ANN401 - argparse has no public name
     """Add the parser of this verb."""
     kernel = add_verb(
         verbs, "kernel", "build|run|compare|show [FILE.toml]",
-        "put the proposal into a real Linux, and hold what happens against the model",
+        "run the proposal in a real Linux, held against the model",
         "run data/scenarios/abba.toml --trials 1000", _kernel, undecided=3,
     )  # fmt: skip
     told = "build the patched kernel; run a scenario in it; compare a set; show one deadlock twice"
     kernel.add_argument("action", choices=_ACTIONS, metavar="ACTION", help=told)
-    add_scenario(kernel)
+    told = "run, show: a scenario; compare: a set of them (data/kernel/eight.toml)"
+    kernel.add_argument("file", nargs="?", metavar="FILE.toml", help=told)
     add_number(kernel, "--trials", 1, "how many, of each scenario", 1000)
     add_number(kernel, "--seed", 0, "the same seed gives the same trials", 1)
     told = "run, compare: ask lockdep too, and say what it reports"
@@ -60,8 +62,14 @@ def _build(options: argparse.Namespace, bar: Bar) -> None:
         print(f"{kernel.linux}\nLinux {kernel.release}, patches and all {kernel.digest}")
 
 
+def _scenario(options: argparse.Namespace) -> Scenario:
+    if options.file is None:
+        raise BadInput("FILE.toml", "missing", "give a scenario such as data/scenarios/abba.toml")
+    return Scenario.from_toml(read_text(options.file))
+
+
 def _run(options: argparse.Namespace, bar: Bar) -> None:
-    scenario = read_scenario(options)
+    scenario = _scenario(options)
     from reservelab.kernel.build import built
     from reservelab.kernel.guest import run
     from reservelab.kernel.trials import require_ported
@@ -89,7 +97,7 @@ def _compare(options: argparse.Namespace, bar: Bar) -> int:
     from reservelab.kernel.guest import lockdep_words, run
     from reservelab.kernel.scenarios import read_set
 
-    name = options.scenario or str(data_folder() / "kernel" / "eight.toml")
+    name = options.file or str(data_folder() / "kernel" / "eight.toml")
     scenarios = read_set(read_text(name))
     kernel = built()
     points: list[dict[str, object]] = []
@@ -125,7 +133,7 @@ def _write(frame: pd.DataFrame, path: Path) -> None:
 
 
 def _show(options: argparse.Namespace, bar: Bar) -> None:
-    scenario = read_scenario(options)
+    scenario = _scenario(options)
     from reservelab.kernel.build import built
     from reservelab.kernel.evidence import find_deadlock
     from reservelab.kernel.trials import require_ported
