@@ -243,7 +243,8 @@ def learnt(scenario: Scenario) -> Level | None:
     Level or None
         None if no sibling deadlocks, or all of them are too large to solve.
     """
-    size = dimension(p.pack(scenario).t)
+    t = p.pack(scenario).t
+    size = dimension(t)
     grams: dict[int, NDArray[np.float64]] = defaultdict(lambda: np.zeros((size, size)))
     slopes: dict[int, NDArray[np.float64]] = defaultdict(lambda: np.zeros(size))
     names = []
@@ -263,7 +264,7 @@ def learnt(scenario: Scenario) -> Level | None:
     # One fit to all, from which each situation's own departs as far as there is reason to.
     ridge = _RIDGE * len(names) * np.eye(size)
     common = np.linalg.solve(sum(grams.values()) + ridge, sum(slopes.values()))
-    weights = np.tile(common, (1 + places(p.pack(scenario).t), 1))
+    weights = np.tile(common, (1 + places(t), 1))
     for situation, gram in grams.items():
         weights[situation] += np.linalg.solve(gram + ridge, slopes[situation] - gram @ common)
     origin = f"learnt from siblings (threads on pages): {', '.join(names)}"
