@@ -307,6 +307,8 @@ def test_a_scheme_and_a_filesystem_of_ones_own(tmp_path: Path) -> None:
 def test_wrong_arguments_get_one_line() -> None:
     with pytest.raises(rl.BadInput, match="only: 'nonsense' is unknown"):
         small(only=["nonsense"])
+    with pytest.raises(rl.BadInput, match="only: 'nonsense' is unknown"):
+        panel_of("", only=["nonsense"])
     with pytest.raises(rl.BadInput, match="'global nonsense' is unknown"):
         small(schemes=["global nonsense"])
     with pytest.raises(rl.BadInput, match="'toy' is not on the bench"):

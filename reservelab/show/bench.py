@@ -26,9 +26,8 @@ from reservelab.model.mixes import Mix
 from reservelab.model.scenario import Mount, Scenario
 from reservelab.model.schemes import Scheme, variants
 from reservelab.show import controls, figures
-from reservelab.show.background import Background
 from reservelab.show.cells import REASON_NAMES, dead_shares, glyphs, interval
-from reservelab.show.picture import Picture
+from reservelab.show.panel import Panel
 from reservelab.show.text import number, per_cent, risk
 from reservelab.solve.exact import Exact, exact
 from reservelab.solve.simulate import Cancelled
@@ -90,7 +89,7 @@ class _Memory:
             return merged
 
 
-class Bench:
+class Bench(Panel):
     """Every scheme on one machine under one load, with controls for both; shown as a widget.
 
     Parameters
@@ -148,6 +147,11 @@ class Bench:
         workers: int | None = None,
         exact_limit: int = 100_000,
     ) -> None:
+        super().__init__(
+            "bench-state", "bench-figure",
+            "For each scheme: deadlock probability, idle pages and throughput with their intervals,"
+            " and what the dead waited for; the table above has the same numbers.",
+        )  # fmt: skip
         own = [Scheme.unsized(s) if isinstance(s, str) else s for s in schemes]
         every = [*(Scheme.unsized(name) for name in variants()), *own]
         self._schemes = {scheme.variant: scheme for scheme in every}
@@ -155,13 +159,11 @@ class Bench:
         self._seed, self._workers, self._limit = seed, workers, exact_limit
         self._memory = _Memory()
         self._exact: dict[str, Exact | None] = {}
-        self._lock = threading.RLock()
         self._quiet = controls.Quiet()
         self._plan: tuple[_Entry, ...] = ()
         self._run = 0
-        self._state = "idle"
-        self._estimator = Background("bench", self._failed)
-        self._solver = Background("bench, exact", self._failed)
+        self._estimator = self._job("bench")
+        self._solver = self._job("bench, exact")
         self._make_controls(threads, dirtiers, quota, waiting, machine, only, goal)
         with self._quiet.setting():
             start = filesystems and Mix({fs: 1 / len(filesystems) for fs in filesystems})
@@ -217,22 +219,11 @@ class Bench:
             "", "filesystems on top of each other, instead of the mix",
         )  # fmt: skip
         self.weights = {name: controls.share(name, 0.0) for name in self._filesystems}
-        chosen = self._schemes if only is None else only
-        for name in chosen:
-            if name not in self._schemes:
-                raise BadInput("only", f"{name!r} is unknown", f"one of {list(self._schemes)}")
-        self.schemes = controls.ticks(self._schemes, chosen)
+        self.schemes = controls.ticks(self._schemes, only)
         self.mix_toggle, mix_box = controls.drawer("Filesystems", list(self.weights.values()))
         self.scheme_toggle, scheme_box = controls.drawer("Schemes", list(self.schemes.values()))
-        self.state = widgets.HTML()
+        self.state = self._status
         self.numbers = widgets.HTML(layout=widgets.Layout(width="100%", overflow="auto"))
-        self._picture = Picture(
-            "bench-figure",
-            "For each scheme: deadlock probability, idle pages and throughput with their intervals,"
-            " and what the dead waited for; the table above has the same numbers.",
-            self._failed,
-        )
-        self.figure = self._picture.widget
         reserve = controls.row(self.reserve)
         self.widget = widgets.VBox([
             controls.row(
@@ -424,38 +415,10 @@ class Bench:
 
     def cancel(self) -> None:
         """Stop the run; what it found out stays."""
-        self._estimator.cancel()
-        self._solver.cancel()
+        super().cancel()
         self._show(self._plan, "cancelled" if self._state == "running" else None)
 
-    def wait(self, timeout: float | None = None) -> bool:
-        """Wait for the end of the run and of the exact solutions, and draw the figure.
-
-        Parameters
-        ----------
-        timeout : float, optional
-            Seconds for each of the two, at the most.
-
-        Returns
-        -------
-        bool
-            Whether they have ended.
-        """
-        ended = self._estimator.wait(timeout) and self._solver.wait(timeout)
-        self._picture.settle()
-        return ended
-
     # --- showing ---------------------------------------------------------------------------------
-
-    def _failed(self, error: Exception) -> None:
-        with self._lock:
-            self._state = "failed"
-            self._say(f"failed: {error}" if isinstance(error, BadInput) else f"failed: {error!r}")
-
-    def _say(self, text: str) -> None:
-        self.state.value = controls.words(
-            "bench-state", f'<p role="status">{controls.escape(text)}</p>', state=self._state
-        )
 
     def _show(
         self,
@@ -512,9 +475,6 @@ class Bench:
             run=self._run, state=self._state, threads=self.threads.value,
             reserve=self.reserve.value, complete=int(wanted <= set(rows)), episodes=episodes,
         )  # fmt: skip
-
-    def _repr_mimebundle_(self, **options: object) -> object:
-        return self.widget._repr_mimebundle_(**options)
 
 
 def _mountable(own: Iterable[Filesystem]) -> dict[str, Filesystem]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import ipywidgets as widgets
+
+from reservelab.model.errors import BadInput
 
 Widget = Any  # ipywidgets ships no types
 _WIDE = "390px"
@@ -195,22 +197,30 @@ def button(label: str, hint: str, pressed: Callable[[], object], **looks: object
     return made
 
 
-def ticks(names: Iterable[str], ticked: Iterable[str]) -> dict[str, Widget]:
+def ticks(names: Collection[str], only: Collection[str] | None) -> dict[str, Widget]:
     """Make a box to tick for each name.
 
     Parameters
     ----------
-    names : iterable of str
+    names : collection of str
         What can be ticked.
-    ticked : iterable of str
-        What is.
+    only : collection of str, optional
+        What is; all unless given.
 
     Returns
     -------
     dict of str to Checkbox
         By name.
+
+    Raises
+    ------
+    BadInput
+        If what is ticked is not among the names.
     """
-    chosen = set(ticked)
+    chosen = names if only is None else only
+    for name in chosen:
+        if name not in names:
+            raise BadInput("only", f"{name!r} is unknown", f"one of {list(names)}")
     return {
         name: widgets.Checkbox(
             value=name in chosen, description=name, tooltip=name, indent=False,

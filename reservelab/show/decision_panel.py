@@ -13,9 +13,8 @@ import pandas as pd
 from reservelab.model.errors import BadInput
 from reservelab.model.interval import Interval
 from reservelab.show import controls, figures
-from reservelab.show.background import Background
 from reservelab.show.cells import glyphs, mixes
-from reservelab.show.picture import Picture
+from reservelab.show.panel import Panel
 from reservelab.show.sweep_panel import SweepPanel
 from reservelab.show.text import number
 from reservelab.study.decision import decide
@@ -30,7 +29,7 @@ _HEAD = (
 )
 
 
-class DecisionPanel:
+class DecisionPanel(Panel):
     """The smallest reserve of each scheme for a wanted risk, with its costs; shown as a widget.
 
     Parameters
@@ -54,13 +53,15 @@ class DecisionPanel:
         risk: float = 0.01,
         fits: Fits | None = None,
     ) -> None:
+        super().__init__(
+            "decision-status", "decision-figure",
+            "Deadlock probability against idle pages and against throughput, for every cell of the"
+            " mix; filled markers are on the front.",
+        )  # fmt: skip
         self._table = table
-        self._lock = threading.RLock()
-        self._quiet = controls.Quiet()
-        self._state = "fitting"
         self.fits = fits
         self._frame = self._read()
-        self._fitter = Background("decision panel", self._failed)
+        self._fitter = self._job("decision panel")
         threads = sorted(int(n) for n in self._frame["threads"].unique())
         self.risk = controls.power("wanted risk", risk, -6, -0.1, "of a deadlock, per episode")
         self.mix = controls.choice("mix", mixes(self._frame), mixes(self._frame)[0])
@@ -72,15 +73,8 @@ class DecisionPanel:
         self.again_button = controls.button(
             "Fit again", "read the table anew and fit it", self.fit
         )
-        self.status = widgets.HTML()
+        self.status = self._status
         self.answers = widgets.HTML(layout=widgets.Layout(width="100%", overflow="auto"))
-        self._picture = Picture(
-            "decision-figure",
-            "Deadlock probability against idle pages and against throughput, for every cell of the"
-            " mix; filled markers are on the front.",
-            self._failed,
-        )
-        self.figure = self._picture.widget
         self.widget = widgets.VBox([
             controls.row(
                 controls.column(self.risk, self.threads), controls.column(self.mix, self.waiting)
@@ -125,27 +119,6 @@ class DecisionPanel:
             with self._lock:
                 self.fits, self._state = fits, "done"
                 self._changed()
-
-    def cancel(self) -> None:
-        """Let go of the fit that runs."""
-        self._fitter.cancel()
-
-    def wait(self, timeout: float | None = None) -> bool:
-        """Wait for the end of the fit, and draw the figure.
-
-        Parameters
-        ----------
-        timeout : float, optional
-            Seconds, at the most.
-
-        Returns
-        -------
-        bool
-            Whether it has ended.
-        """
-        ended = self._fitter.wait(timeout)
-        self._picture.settle()
-        return ended
 
     def frame(self) -> pd.DataFrame:
         """Return the answers to what the controls ask.
@@ -194,19 +167,6 @@ class DecisionPanel:
             frame, mix, waiting = self._frame, self.mix.value, self.waiting.value
             shown = frame[(frame["mix"] == mix) & (frame["waiting"] == waiting)]
             self._picture.draw(partial(figures.front, shown), 0.3, of=mix)
-
-    def _failed(self, error: Exception) -> None:
-        with self._lock:
-            self._state = "failed"
-            self._say(f"failed: {error}" if isinstance(error, BadInput) else f"failed: {error!r}")
-
-    def _say(self, text: str) -> None:
-        self.status.value = controls.words(
-            "decision-status", f'<p role="status">{controls.escape(text)}</p>', state=self._state
-        )
-
-    def _repr_mimebundle_(self, **options: object) -> object:
-        return self.widget._repr_mimebundle_(**options)
 
 
 def _row(row: pd.Series, letter: str) -> str:

@@ -25,8 +25,7 @@ from reservelab.model.mixes import Mix
 from reservelab.model.scenario import Scenario
 from reservelab.model.schemes import Scheme, variants
 from reservelab.show import controls, figures
-from reservelab.show.background import Background
-from reservelab.show.picture import Picture
+from reservelab.show.panel import Panel
 from reservelab.solve.simulate import Cancelled
 from reservelab.solve.tally import Tally
 from reservelab.study.fits import Fits, fit
@@ -43,7 +42,7 @@ _FIGURES: dict[str, Callable[[pd.DataFrame], Figure]] = {
 _BOTH = "asleep, racing"
 
 
-class SweepPanel:
+class SweepPanel(Panel):
     """A grid of scenarios with controls for its axes, swept in the background; shown as a widget.
 
     Parameters
@@ -99,6 +98,9 @@ class SweepPanel:
         seed: int = 1,
         workers: int | None = None,
     ) -> None:
+        super().__init__(
+            "sweep-status", "sweep-figure", "The figure chosen above, of the cells swept so far."
+        )
         own = [Scheme.unsized(s) if isinstance(s, str) else s for s in schemes]
         every = [*(Scheme.unsized(name) for name in variants()), *own]
         self._schemes = {scheme.variant: scheme for scheme in every}
@@ -112,14 +114,11 @@ class SweepPanel:
         if mixes is not None:
             start = [mix if isinstance(mix, str) else mix.name for mix in mixes]
         self._seed, self._workers = seed, workers
-        self._lock = threading.RLock()
         self._parts: dict[str, list[Tally]] = {}
         self._order: list[str] = []
-        self._state = "idle"
-        self._notes: list[str] = []
         self.fits: Fits | None = None
-        self._sweeper = Background("sweep panel", self._failed)
-        self._fitter = Background("sweep panel, fit", self._failed)
+        self._sweeper = self._job("sweep panel")
+        self._fitter = self._job("sweep panel, fit")
         pages = machine if isinstance(machine, int) else catalogue.machines[machine].machine.pages
 
         self.threads = controls.line("threads", _listed(threads), "flushers: 4, 8, 16")
@@ -131,7 +130,7 @@ class SweepPanel:
         self.store = controls.line("store", str(store), "a directory; empty: in memory only")
         self.figure_kind = controls.choice("figure", list(_FIGURES), "risk against threads")
         self.mixes = controls.ticks(self._mixes, start)
-        self.schemes = controls.ticks(self._schemes, self._schemes if only is None else only)
+        self.schemes = controls.ticks(self._schemes, only)
         self.mix_toggle, mix_box = controls.drawer("Mixes and stacks", list(self.mixes.values()))
         self.scheme_toggle, scheme_box = controls.drawer("Schemes", list(self.schemes.values()))
         self.run_button = controls.button(
@@ -149,12 +148,8 @@ class SweepPanel:
             description="progress", layout=widgets.Layout(width="390px"),
             style={"description_width": "130px"},
         )  # fmt: skip
-        self.status = widgets.HTML()
+        self.status = self._status
         self.result = widgets.HTML(layout=widgets.Layout(width="100%", overflow="auto"))
-        self._picture = Picture(
-            "sweep-figure", "The figure chosen above, of the cells swept so far.", self._failed
-        )
-        self.figure = self._picture.widget
         self.widget = widgets.VBox([
             controls.row(
                 controls.column(self.threads, self.reserve, self.pages, self.quota),
@@ -284,28 +279,6 @@ class SweepPanel:
             self._say(f"{text}: {len(frame)} of {len(self._order)} scenarios have episodes")
             self._draw()
 
-    def cancel(self) -> None:
-        """Stop the sweep and the fit; what is swept is kept."""
-        self._sweeper.cancel()
-        self._fitter.cancel()
-
-    def wait(self, timeout: float | None = None) -> bool:
-        """Wait for the end of the sweep and of the fit, and draw the figure.
-
-        Parameters
-        ----------
-        timeout : float, optional
-            Seconds for each of the two, at the most.
-
-        Returns
-        -------
-        bool
-            Whether they have ended.
-        """
-        ended = self._sweeper.wait(timeout) and self._fitter.wait(timeout)
-        self._picture.settle()
-        return ended
-
     def frame(self) -> pd.DataFrame:
         """Return what is swept so far.
 
@@ -340,16 +313,11 @@ class SweepPanel:
 
     def _failed(self, error: Exception) -> None:
         with self._lock:
-            self._state = "failed"
             self.run_button.disabled, self.cancel_button.disabled = False, True
-            self._say(f"failed: {error}" if isinstance(error, BadInput) else f"failed: {error!r}")
+            super()._failed(error)
 
-    def _say(self, text: str) -> None:
-        notes = "".join(f"<p>note: {controls.escape(note)}</p>" for note in self._notes)
-        self.status.value = controls.words(
-            "sweep-status", f'<p role="status">{controls.escape(text)}</p>{notes}',
-            state=self._state, scenarios=len(self._order), done=self.progress.value,
-        )  # fmt: skip
+    def _say(self, text: str, **data: object) -> None:
+        super()._say(text, scenarios=len(self._order), done=self.progress.value, **data)
 
     def _draw(self) -> None:
         if self._parts:
@@ -357,9 +325,6 @@ class SweepPanel:
             self._picture.draw(
                 lambda: _FIGURES[kind](self.frame()), of=f"{kind}, {self._state}"
             )
-
-    def _repr_mimebundle_(self, **options: object) -> object:
-        return self.widget._repr_mimebundle_(**options)
 
 
 def _listed(values: Sequence[object]) -> str:
