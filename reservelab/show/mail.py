@@ -35,11 +35,11 @@ from reservelab.model import catalogue
 from reservelab.model.catalogue import data_folder
 from reservelab.model.errors import BadInput
 from reservelab.model.interval import Interval
+from reservelab.model.plain_text import WIDTH, plain, wrap
 from reservelab.model.scenario import RULES_VERSION, Scenario
 from reservelab.show import text
 from reservelab.show.cells import glyphs, interval, mixes, ordered
 from reservelab.show.text.tables import Column, aligned
-from reservelab.show.text.words import WIDTH, plain, wrap
 from reservelab.solve.prove import Proof
 from reservelab.study.claims import Finding, Verdict, Verdicts
 from reservelab.study.grid import Grid

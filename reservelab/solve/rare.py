@@ -17,7 +17,6 @@ import html
 import json
 import math
 import os
-import textwrap
 import threading
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -32,6 +31,7 @@ from scipy import stats
 from reservelab.model import pack as p
 from reservelab.model.errors import BadInput, whole_number
 from reservelab.model.interval import Interval
+from reservelab.model.plain_text import wrap
 from reservelab.model.scenario import RULES_VERSION, Scenario
 from reservelab.solve import rules
 from reservelab.solve.compiled import address, beyond, outlined
@@ -171,7 +171,7 @@ class Rare:
         lines = [
             f"deadlock probability  {self.probability}",
             f"mean of {len(self.replicates)} independent replicates; {self._method}",
-            *textwrap.wrap(f"level: {self.level.origin}", 72, subsequent_indent="    "),
+            *wrap(f"level: {self.level.origin}", "    "),
             "",
             f"{'stage':>5} {'started':>9} {'survived':>9} {'share':>9}",
         ]

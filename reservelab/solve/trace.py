@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import bisect
 import html
-import textwrap
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
@@ -20,6 +19,7 @@ import pandas as pd
 
 from reservelab.model import pack as p
 from reservelab.model.errors import whole_number
+from reservelab.model.plain_text import WIDTH, wrap
 from reservelab.model.scenario import RULES_VERSION, Scenario
 from reservelab.solve import rules
 from reservelab.solve.simulate import (
@@ -33,7 +33,6 @@ from reservelab.solve.stream import next_uniform, open_stream, stream_key
 from reservelab.solve.walk import Bio, Snapshot, ThreadState, Transition, Walk
 
 Ending = Literal["completed", "deadlocked", "unfinished"]
-_WIDTH = 72
 _Advance = Callable[[], int]  # fires one event; returns the thread that fired, or NOBODY
 _WAITING = ("waiting_entry", "waiting_pages", "waiting_semaphore", "waiting_locks")
 
@@ -257,12 +256,12 @@ class Story:
 
     def _lines(self) -> Iterator[str]:
         scenario = self.scenario
-        yield from _wrap(self._title(), 2)
+        yield from wrap(self._title(), "  ")
         yield (
             f"{_many(scenario.threads, 'thread')}, {_pages(scenario.machine.pages)}, reserve"
             f" {scenario.reserve}; scenario {scenario.digest[:16]}, rules {RULES_VERSION}"
         )
-        yield from _wrap(_legend(self.threads), 2)
+        yield from wrap(_legend(self.threads), "  ")
         yield ""
         columns = self._columns()
         widths = [max(len(name), *map(len, cells)) for name, cells in columns]
@@ -271,9 +270,8 @@ class Story:
         for k, event in enumerate(self._states):
             cells = [cells[k].rjust(w) for (_, cells), w in zip(columns, widths, strict=True)]
             # A machine of a billion pages leaves little room; a word is then cut in two.
-            first, *more = textwrap.wrap(event.text, max(_WIDTH - indent, 20)) or [""]
-            yield f"{' '.join(cells)}  {first}"
-            yield from (" " * indent + line for line in more)
+            text = f"{' '.join(cells)}  {event.text}"
+            yield from wrap(text, " " * indent, max(WIDTH, indent + 20))
         yield ""
         yield from self._end()
 
@@ -287,18 +285,18 @@ class Story:
             told += f", {self.redirtied} redirtied"
         if self.oom_kills:
             told += f", {_many(self.oom_kills, 'OOM kill')}"
-        yield from _wrap(told, 2)
+        yield from wrap(told, "  ")
         if self.waits:
             yield ""
             yield "who is stuck:"
             for wait in self.waits:
                 has = f" has {wait.has}," if wait.has else ""
-                yield from _wrap(f"  {wait.waiter}{has} waits for {wait.what}", 6)
+                yield from wrap(f"  {wait.waiter}{has} waits for {wait.what}", "      ")
         if self.cycle:
             yield ""
             yield "the wait-for cycle:"
             for wait in self.cycle:
-                yield from _wrap(f"  {wait.waiter} -> {wait.what} -> {wait.holders[0]}", 6)
+                yield from wrap(f"  {wait.waiter} -> {wait.what} -> {wait.holders[0]}", "      ")
         elif self.waits:
             yield ""
             yield "no cycle: nobody holds what would be enough"
@@ -861,11 +859,3 @@ def _legend(names: Sequence[str]) -> str:
             f"{first}-{last} {kind} {low}-{high}" if last > first else f"{first} {kind} {low}"
         )
     return "threads " + ", ".join(part.rstrip() for part in parts)
-
-
-def _wrap(text: str, indent: int) -> list[str]:
-    """Lines of at most 72 columns, all but the first indented."""
-    lead = text[: len(text) - len(text.lstrip())]
-    return textwrap.wrap(
-        text.strip(), _WIDTH, initial_indent=lead, subsequent_indent=" " * indent
-    ) or [""]

@@ -41,8 +41,6 @@ import html
 import itertools
 import json
 import math
-import re
-import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -54,6 +52,7 @@ import pandas as pd
 from reservelab.model.catalogue import data_folder
 from reservelab.model.errors import BadInput, whole_number, within
 from reservelab.model.interval import Interval
+from reservelab.model.plain_text import WIDTH, plain, wrap
 from reservelab.model.scenario import RULES_VERSION, Scenario, Waiting, check_keys, read_toml
 from reservelab.solve.exact import exact
 from reservelab.solve.prove import Proof, prove
@@ -64,7 +63,6 @@ Solver = Literal["prove", "prove unbounded", "exact", "rare", "simulate"]
 Word = Literal["holds", "fails", "depends", "undecided"]
 RULES: tuple[Waiting, ...] = get_args(Waiting)
 
-WIDTH = 72
 _OPPOSITE = {"<": ">=", ">=": "<", ">": "<=", "<=": ">"}
 _REACHED = ("reachable", "unreachable")
 _ENDS = ("deadlock", "livelock", "trouble")
@@ -472,27 +470,27 @@ class Verdict:
 
     def _lines(self) -> Iterator[str]:
         rules = ", ".join(f"{rule} {self.under(rule)}" for rule in RULES)
-        yield from _wrap(f"{self.claim.title}: {rules}")
-        yield from _wrap(f'"{self.claim.quote}"', "  ")
-        yield from _wrap(f"{self.claim.author}, in <{self.claim.message}>", "  ")
+        yield from wrap(f"{self.claim.title}: {rules}")
+        yield from wrap(f'  "{self.claim.quote}"', "  ")
+        yield from wrap(f"  {self.claim.author}, in <{self.claim.message}>", "  ")
         yield ""
-        yield from _wrap(self.claim.reading)
+        yield from wrap(self.claim.reading)
         for condition in (False, True):
             found = [f for f in self.findings if f.condition == condition]
             if found:
                 yield ""
                 yield "conditions:" if condition else "trials:"
             for trial in dict.fromkeys(f.trial for f in found):
-                asked = f"{trial.name}: {trial.solver}, false if {trial.false_if}"
-                yield from _wrap(asked, "- ", "  ")
+                asked = f"- {trial.name}: {trial.solver}, false if {trial.false_if}"
+                yield from wrap(asked, "  ")
                 for f in found:
                     if f.trial == trial:
                         truth = {True: "true", False: "false", None: "undecided"}[f.true]
-                        yield from _wrap(f"{f.waiting}: {truth}: {f.measured}", "    ")
+                        yield from wrap(f"    {f.waiting}: {truth}: {f.measured}", "    ")
         shown = self.counterexample
         if shown is not None and shown.proof is not None:
             yield ""
-            yield from _wrap(f"{shown.trial.name}:")
+            yield from wrap(f"{shown.trial.name}:")
             yield str(shown.proof)
 
     def _repr_html_(self) -> str:
@@ -548,13 +546,13 @@ class Verdicts:
         yield f"{'claim':41}{'author':11}{'asleep':10}{'racing':10}"
         yield "-" * WIDTH
         for verdict in self:
-            title = _wrap(verdict.claim.title, width=40) or [""]
-            author = _plain(verdict.claim.author).split()[-1][:10]
+            title = wrap(verdict.claim.title, width=40) or [""]
+            author = plain(verdict.claim.author).split()[-1][:10]
             rules = (verdict.under("asleep"), verdict.under("racing"))
             yield f"{title[0]:41}{author:11}{rules[0]:10}{rules[1]:10}"
             yield from title[1:]
             for line in _why(verdict):
-                yield from _wrap(line, "    ")
+                yield from wrap(f"    {line}", "    ")
 
     def _repr_html_(self) -> str:
         return f"<pre>{html.escape(str(self))}</pre>"
@@ -861,14 +859,3 @@ def _number(value: Interval) -> str:
     if value.low == value.high:
         return f"{value.best:.6g}"
     return str(value)
-
-
-def _plain(text: str) -> str:
-    return re.sub("[^ -~]", "?", text)
-
-
-def _wrap(text: str, first: str = "", rest: str | None = None, width: int = WIDTH) -> list[str]:
-    return textwrap.wrap(
-        _plain(text), width, initial_indent=first,
-        subsequent_indent=first if rest is None else rest, break_on_hyphens=False,
-    )  # fmt: skip

@@ -10,7 +10,6 @@ its levels.
 from __future__ import annotations
 
 import re
-import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -20,26 +19,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from reservelab.model.errors import BadInput
+from reservelab.model.plain_text import wrap
 from reservelab.study.regression import Array
 
 _TERM = re.compile(r"(?P<log>log )?(?P<one>\w+)(?:(?P<op>[/*])(?P<two>\w+)|(?P<square>\^2))?")
-
-
-def wrap(text: str) -> list[str]:
-    """Break a text into lines of plain ASCII, at most 72 columns.
-
-    Parameters
-    ----------
-    text : str
-        Any text; what is not ASCII becomes a question mark.
-
-    Returns
-    -------
-    list of str
-        Lines; all but the first are indented.
-    """
-    plain = text.encode("ascii", "replace").decode("ascii")
-    return textwrap.wrap(plain, 72, subsequent_indent="    ")
 
 
 def _parse(term: str) -> re.Match[str]:
@@ -422,11 +405,12 @@ class Design:
             for factor, level, name, low, high in self.narrower
             if name in self.needs - {term.removeprefix("log ") for term, _ in self.tied}
         ]
-        lines = wrap("fitted range (no prediction outside): " + ", ".join(spans))
+        lines = wrap("fitted range (no prediction outside): " + ", ".join(spans), "    ")
         middles = [f"{c.term} {c.centre:.4g}" for c in self.columns if not c.factor]
         middles += [f"{name} {levels[0]}" for name, levels in self.levels if len(levels) > 1]
         if middles:
-            lines += wrap("intercept at: " + ", ".join(middles))
+            lines += wrap("intercept at: " + ", ".join(middles), "    ")
         if self.dropped:
-            lines += wrap("left out: " + "; ".join(f"{t} ({why})" for t, why in self.dropped))
+            dropped = "; ".join(f"{term} ({why})" for term, why in self.dropped)
+            lines += wrap(f"left out: {dropped}", "    ")
         return lines

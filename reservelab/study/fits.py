@@ -55,7 +55,8 @@ from scipy import stats
 
 from reservelab.model.errors import BadInput
 from reservelab.model.interval import Interval
-from reservelab.study.designs import Column, Design, wrap
+from reservelab.model.plain_text import WIDTH, wrap
+from reservelab.study.designs import Column, Design
 from reservelab.study.regression import (
     LINKS,
     Array,
@@ -78,7 +79,6 @@ THROUGHPUT_TERMS = ("mix", "log threads", "reserve", "pages", "need")
 
 _NORMAL = float(stats.norm.ppf(0.975))
 _UNKNOWN = Interval(math.nan, math.nan, math.nan)
-_WIDTH = 72
 
 
 # ---- saving and showing ---------------------------------------------------------------------
@@ -181,7 +181,7 @@ class _Saved:
 
 def _table(head: str, rows: Sequence[tuple[str, Interval]]) -> list[str]:
     """Three numeric columns behind a label; labels too long are cut, never the numbers."""
-    width = _WIDTH - 2 - 3 * 12
+    width = WIDTH - 2 - 3 * 12
     lines = [f"  {head:<{width}.{width}}{'low':>12}{'best':>12}{'high':>12}"]
     for label, value in rows:
         numbers = "".join(f"{bound:>12.4g}" for bound in value)
@@ -246,11 +246,13 @@ class Calibration:
         if not self.slope.known:
             return wrap(
                 f"calibration: no slope ({self.held_out} held-out cells predicted{skipped}: too "
-                "few, too much alike, or the predictions too far off)"
+                "few, too much alike, or the predictions too far off)",
+                "    ",
             )
         return wrap(
             f"calibration on held-out cells: slope {self.slope}, "
-            f"{self.held_out} cells in {self.folds} folds{skipped}"
+            f"{self.held_out} cells in {self.folds} folds{skipped}",
+            "    ",
         )
 
 
@@ -390,7 +392,7 @@ class NoFit(_Saved):
 
     def __str__(self) -> str:
         name = f"{self.quantity}: {self.variant}, {self.waiting}"
-        return "\n".join(wrap(f"{name}: no fit: {self.reason}"))
+        return "\n".join(wrap(f"{name}: no fit: {self.reason}", "    "))
 
 
 @dataclass(frozen=True)
@@ -522,17 +524,18 @@ class DeadlockFit(_Saved):
         return _coefficients(self)
 
     def __str__(self) -> str:
-        lines = wrap(f"{self.quantity}: {self.variant}, {self.waiting}")
+        lines = wrap(f"{self.quantity}: {self.variant}, {self.waiting}", "    ")
         unit = "log hazard per writepage" if self.link == "cloglog" else "log odds per writepage"
         lines += _table(unit, list(zip(self.design.names, self.coefficients, strict=True)))
         lines += wrap(
             f"{len(self.cells)} cells, {self.episodes} episodes, {self.deadlocks} deadlocks; "
             f"deviance {self.deviance:.4g} on {self.freedom} degrees of freedom; "
-            f"scatter {self.scatter:.3g}"
+            f"scatter {self.scatter:.3g}",
+            "    ",
         )
         lines += self.calibration.describe() + self.design.describe()
         for note in self.notes:
-            lines += wrap(note)
+            lines += wrap(note, "    ")
         return "\n".join(lines)
 
 
@@ -650,19 +653,20 @@ class ScalingFit(_Saved):
         return _coefficients(self)
 
     def __str__(self) -> str:
-        lines = wrap(f"{self.quantity}: {self.variant}, {self.waiting}")
+        lines = wrap(f"{self.quantity}: {self.variant}, {self.waiting}", "    ")
         lost = self.quantity == "throughput_lost"
         unit = "log of throughput kept" if lost else "log of idle pages"
         lines += _table(unit, list(zip(self.design.names, self.coefficients, strict=True)))
         what = f"share lost against {self.baseline}" if lost else "pages"
-        lines += wrap(f"{what}, in the middle of the table: {self.average}")
+        lines += wrap(f"{what}, in the middle of the table: {self.average}", "    ")
         lines += wrap(
             f"{self.cells} cells; Q {self.deviance:.4g} on {self.freedom} degrees of freedom; "
-            f"scatter {self.scatter:.3g}"
+            f"scatter {self.scatter:.3g}",
+            "    ",
         )
         lines += self.calibration.describe() + self.design.describe()
         for note in self.notes:
-            lines += wrap(note)
+            lines += wrap(note, "    ")
         return "\n".join(lines)
 
 

@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import textwrap
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -37,6 +36,7 @@ from reservelab.model import pack as p
 from reservelab.model import schemes as ms
 from reservelab.model.catalogue import data_folder
 from reservelab.model.errors import BadInput, whole_number, within
+from reservelab.model.plain_text import wrap
 from reservelab.model.scenario import RULES_VERSION, Scenario, Waiting
 from reservelab.model.schemes import GlobalPool, Scheme
 from reservelab.solve.exact import exact
@@ -57,7 +57,6 @@ _VALUES = (
 )  # fmt: skip
 QUOTAS = (1, 2)  # with which a stack is asked how many pages it needs
 _SHOWN = 20  # behaviours that are listed in full
-_WIDTH = 72
 _Made = TypeVar("_Made")
 
 
@@ -696,7 +695,7 @@ def _told(found: Search) -> Iterator[str]:
     yield f"{where.combinations:,} combinations of five choices and a limit on sections"
     yield f"{where.combinations - where.schemes:,} of them are no scheme, by the first rule broken:"
     for key, rule, count in where.misfits.itertuples(index=False):
-        yield from _wrapped(f"{count:11,}  ", f"{key}: {rule}")
+        yield from wrap(f"{count:11,}  {key}: {rule}", " " * 13)
     rules = ", ".join(RESERVES)
     behaviours = found.ranking().behaviour.nunique()
     yield (
@@ -740,7 +739,7 @@ def _told_proposal(found: Search, proposal: Scheme) -> Iterator[str]:
     same = [_choice(proposal, key) for key in CHOICES] + [proposal.max_sections or 0, rule]
     table = found.table
     rows = table[(table[[*CHOICES, "max_sections", "reserve"]] == same).all(axis=1)]
-    yield from _wrapped("the proposal is ", f"{_listed(proposal, [rule])}:")
+    yield from wrap(f"the proposal is {_listed(proposal, [rule])}:", " " * 16)
     for name, both in rows.groupby("scenario", sort=False):
         cells = []
         for row in both.to_dict("records"):
@@ -792,7 +791,8 @@ def _told_eligible(
             if found.space.candidates[number].scheme == scheme
         ]
         text = ", ".join(words) + (f" (R {' or '.join(rules)})" if all(rules) else "")
-        yield from _wrapped(f"  in {len(words)} choices: ", text)
+        head = f"  in {len(words)} choices: "
+        yield from wrap(head + text, " " * len(head))
 
 
 def _told_candidates(found: Search, numbers: Iterable[int], head: str) -> Iterator[str]:
@@ -802,7 +802,8 @@ def _told_candidates(found: Search, numbers: Iterable[int], head: str) -> Iterat
         candidate = found.space.candidates[number]
         reserves.setdefault(candidate.scheme, []).append(candidate.reserve)
     for scheme, rules in reserves.items():
-        yield from _wrapped(head, _listed(scheme, [rule for rule in rules if rule]))
+        text = _listed(scheme, [rule for rule in rules if rule])
+        yield from wrap(head + text, " " * len(head))
         head = " " * len(head)
 
 
@@ -824,11 +825,3 @@ def _told_stacks(found: Search) -> Iterator[str]:
         yield f"these and every larger number up to {most}; -: not even {most}; ?: undecided;"
         yield "asked of those safe in all other scenarios and of those safe here for"
         yield "ever"
-
-
-def _wrapped(head: str, text: str) -> Iterator[str]:
-    """Lines of at most 72 columns, `head` before the first one only."""
-    width = _WIDTH - len(head)
-    first, *more = textwrap.wrap(text, width, break_on_hyphens=False) or [""]
-    yield f"{head}{first}".rstrip()
-    yield from (" " * len(head) + line for line in more)

@@ -23,12 +23,12 @@ from typing import Literal
 import pandas as pd
 
 from reservelab.model.errors import BadInput, whole_number
+from reservelab.model.plain_text import WIDTH
 from reservelab.model.scenario import RULES_VERSION, Scenario
 from reservelab.solve.prove import Proof, prove
 from reservelab.solve.states import TooManyStates
 
 _SIGNS = {"safe": ".", "unsafe": "X", "undecided": "?", "no room": "-"}
-_WIDTH = 72
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,13 +144,13 @@ class Smallest:
         )
         sizes = [int(pages) for pages in wide.columns]
         cell = len(str(sizes[-1])) + 1
-        a_row = (_WIDTH - 8) // cell
+        a_row = (WIDTH - 8) // cell
         for first in range(0, len(sizes), a_row):
             shown = sizes[first : first + a_row]
             yield (
                 "threads "
                 + "".join(f"{pages:{cell}}" for pages in shown)
-                + ("  pages" if 15 + cell * len(shown) <= _WIDTH else "")
+                + ("  pages" if 15 + cell * len(shown) <= WIDTH else "")
             )
             for threads, row in wide.iterrows():
                 yield f"{threads:7} " + "".join(f"{_SIGNS[row[n]]:>{cell}}" for n in shown)

@@ -19,11 +19,12 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from reservelab.model.plain_text import WIDTH, wrap
 from reservelab.show.cells import provenance
 from reservelab.show.text.lanes import swim_lanes
 from reservelab.show.text.plots import bars, curves, front, heat
 from reservelab.show.text.tables import COLUMNS, dead, scaling, table
-from reservelab.show.text.words import WIDTH, joined, number, per_cent, risk, wrap
+from reservelab.show.text.words import joined, number, per_cent, risk
 
 if TYPE_CHECKING:
     from reservelab.study.fits import Fits

@@ -8,8 +8,9 @@ from typing import Any
 import pandas as pd
 
 from reservelab.model.errors import BadInput
+from reservelab.model.plain_text import WIDTH, plain, wrap
 from reservelab.show.lanes import Lanes, lanes
-from reservelab.show.text.words import WIDTH, flow, joined, plain, wrap
+from reservelab.show.text.words import flow, joined
 from reservelab.solve.prove import Proof
 from reservelab.solve.trace import Story
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from reservelab.model.errors import BadInput
 from reservelab.model.interval import Interval
+from reservelab.model.plain_text import WIDTH, plain, wrap
 from reservelab.show.cells import (
     AXES,
     QUANTITIES,
@@ -26,7 +27,7 @@ from reservelab.show.cells import (
     ordered,
 )
 from reservelab.show.text.tables import Column, aligned, caption, in_order, title
-from reservelab.show.text.words import WIDTH, joined, key, number, plain, risk, wrap
+from reservelab.show.text.words import joined, key, number, risk
 
 _RISK = "deadlock_probability"
 _BLOCK = 6  # variants in a plot, where all of them do not fit into one

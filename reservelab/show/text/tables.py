@@ -11,6 +11,7 @@ import pandas as pd
 from reservelab.model.errors import BadInput
 from reservelab.model.interval import Interval
 from reservelab.model.pack import REASONS
+from reservelab.model.plain_text import WIDTH, plain, wrap
 from reservelab.show.cells import (
     QUANTITIES,
     REASON_NAMES,
@@ -24,18 +25,7 @@ from reservelab.show.cells import (
     mixes,
     ordered,
 )
-from reservelab.show.text.words import (
-    WIDTH,
-    bracketed,
-    flow,
-    joined,
-    key,
-    number,
-    per_cent,
-    plain,
-    risk,
-    wrap,
-)
+from reservelab.show.text.words import bracketed, flow, joined, key, number, per_cent, risk
 
 COLUMNS = ("deadlock_probability", "idle_mean", "idle_peak", "throughput", "dead")
 _RISK = "deadlock_probability"

@@ -4,50 +4,13 @@ from __future__ import annotations
 
 import math
 import re
-import textwrap
 from collections.abc import Iterable
 
 from reservelab.model.interval import Interval
+from reservelab.model.plain_text import WIDTH, plain, wrap
 from reservelab.show.cells import digits
 
-WIDTH = 72
 _HUGE = 1e9
-
-
-def plain(text: object) -> str:
-    """Show what is not printable ASCII with question marks.
-
-    Parameters
-    ----------
-    text : object
-        A name that somebody gave.
-
-    Returns
-    -------
-    str
-        As long as its text.
-    """
-    return "".join(c if " " <= c <= "~" else "?" for c in str(text))
-
-
-def wrap(text: str, indent: str = "", width: int = WIDTH) -> list[str]:
-    """Break a text into lines.
-
-    Parameters
-    ----------
-    text : str
-        One paragraph.
-    indent : str
-        Before all lines but the first.
-    width : int
-        The most columns of a line.
-
-    Returns
-    -------
-    list of str
-        Its lines.
-    """
-    return textwrap.wrap(plain(text), width, subsequent_indent=indent, break_on_hyphens=False)
 
 
 def flow(items: Iterable[str]) -> list[str]:
