@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import textwrap
 
 WIDTH = 72
@@ -41,3 +42,10 @@ def wrap(text: str, indent: str = "", width: int = WIDTH) -> list[str]:
         Its lines.
     """
     return textwrap.wrap(plain(text), width, subsequent_indent=indent, break_on_hyphens=False)
+
+
+class Preformatted:
+    """A value whose text stands in columns, so that a notebook shows it as it is."""
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{html.escape(str(self))}</pre>"

@@ -23,6 +23,7 @@ from scipy import sparse
 from scipy.sparse import csgraph
 from scipy.sparse.linalg import splu
 
+from reservelab.model.plain_text import Preformatted
 from reservelab.model.scenario import RULES_VERSION, Scenario
 from reservelab.solve import states as st
 from reservelab.solve.compiled import address, compiled
@@ -32,7 +33,7 @@ _ELIMINATE_UP_TO = 400
 
 
 @dataclass(frozen=True)
-class Exact:
+class Exact(Preformatted):
     """Exact values of a scenario.
 
     Parameters
@@ -102,9 +103,6 @@ class Exact:
                 text = "none" if value is None else f"{value:.12g}"
                 lines.append(f"{name.replace('_', ' '):24}{text}")
         return "\n".join(lines)
-
-    def _repr_html_(self) -> str:
-        return f"<pre>{self}</pre>"
 
 
 def exact(

@@ -7,7 +7,6 @@ path is told by letting the engine walk it, from the real start, with real threa
 
 from __future__ import annotations
 
-import html
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -19,6 +18,7 @@ from scipy import sparse
 from scipy.sparse import csgraph
 
 from reservelab.model.errors import BadInput
+from reservelab.model.plain_text import Preformatted
 from reservelab.model.scenario import RULES_VERSION, Scenario
 from reservelab.solve import states as st
 from reservelab.solve.trace import Event, Story, tell_path
@@ -26,7 +26,7 @@ from reservelab.solve.walk import Transition, Walk
 
 
 @dataclass(frozen=True)
-class Proof:
+class Proof(Preformatted):
     """A certificate of safety, or a counterexample.
 
     With the scenario's own quota it is about deadlock: a state that is not the end of the episode
@@ -131,9 +131,6 @@ class Proof:
             lines += [f"the way there, in {len(self.path)} steps and no fewer:", ""]
             lines.append(str(self.story))
         return "\n".join(lines)
-
-    def _repr_html_(self) -> str:
-        return f"<pre>{html.escape(str(self))}</pre>"
 
 
 def prove(

@@ -13,7 +13,6 @@ Then independent replicates run, each with streams of its own, and their spread 
 
 from __future__ import annotations
 
-import html
 import json
 import math
 import os
@@ -31,7 +30,7 @@ from scipy import stats
 from reservelab.model import pack as p
 from reservelab.model.errors import BadInput, whole_number
 from reservelab.model.interval import Interval
-from reservelab.model.plain_text import wrap
+from reservelab.model.plain_text import Preformatted, wrap
 from reservelab.model.scenario import RULES_VERSION, Scenario
 from reservelab.solve import rules
 from reservelab.solve.compiled import address, beyond, outlined
@@ -66,7 +65,7 @@ class TooFewSurvivors(BadInput):
 
 
 @dataclass(frozen=True, eq=False)
-class Rare:
+class Rare(Preformatted):
     """The probability of a deadlock, by importance splitting.
 
     Parameters
@@ -188,9 +187,6 @@ class Rare:
             f"scenario {self.scenario.digest[:16]}, seed {self.seed}, rules {RULES_VERSION}"
         )
         return "\n".join(lines)
-
-    def _repr_html_(self) -> str:
-        return f"<pre>{html.escape(str(self))}</pre>"
 
 
 @outlined

@@ -37,7 +37,6 @@ false; otherwise it depends.
 from __future__ import annotations
 
 import contextlib
-import html
 import itertools
 import json
 import math
@@ -52,7 +51,7 @@ import pandas as pd
 from reservelab.model.catalogue import data_folder
 from reservelab.model.errors import BadInput, whole_number, within
 from reservelab.model.interval import Interval
-from reservelab.model.plain_text import WIDTH, plain, wrap
+from reservelab.model.plain_text import WIDTH, Preformatted, plain, wrap
 from reservelab.model.scenario import RULES_VERSION, Scenario, Waiting, check_keys, read_toml
 from reservelab.solve.exact import exact
 from reservelab.solve.prove import Proof, prove
@@ -341,7 +340,7 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Verdict(Preformatted):
     """A claim and what was found about it.
 
     Parameters
@@ -493,12 +492,9 @@ class Verdict:
             yield from wrap(f"{shown.trial.name}:")
             yield str(shown.proof)
 
-    def _repr_html_(self) -> str:
-        return f"<pre>{html.escape(str(self))}</pre>"
-
 
 @dataclass(frozen=True)
-class Verdicts:
+class Verdicts(Preformatted):
     """Verdicts on several claims, in their order.
 
     Parameters
@@ -553,9 +549,6 @@ class Verdicts:
             yield from title[1:]
             for line in _why(verdict):
                 yield from wrap(f"    {line}", "    ")
-
-    def _repr_html_(self) -> str:
-        return f"<pre>{html.escape(str(self))}</pre>"
 
 
 def load(folder: Path | None = None) -> tuple[Claim, ...]:

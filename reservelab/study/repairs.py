@@ -7,7 +7,6 @@ Where a deadlock is reachable both are averages until the episode ends, in a dea
 
 from __future__ import annotations
 
-import html
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ import pandas as pd
 
 from reservelab.model.catalogue import data_folder
 from reservelab.model.errors import BadInput, within
+from reservelab.model.plain_text import Preformatted
 from reservelab.model.scenario import RULES_VERSION, Scenario, Waiting, check_keys, read_toml
 from reservelab.solve.exact import Exact, exact
 from reservelab.solve.prove import Proof, prove
@@ -62,7 +62,7 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Repairs:
+class Repairs(Preformatted):
     """Every scheme in every situation.
 
     Parameters
@@ -141,9 +141,6 @@ class Repairs:
                 for situation in situations
             ]
             yield f"{scheme[:31]:32}" + "".join(f"{text:>8}" for text in cells)
-
-    def _repr_html_(self) -> str:
-        return f"<pre>{html.escape(str(self))}</pre>"
 
 
 def repairs(

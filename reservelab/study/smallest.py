@@ -12,7 +12,6 @@ number of threads gives the scenario itself. Loop workers are as many as there a
 
 from __future__ import annotations
 
-import html
 import json
 import os
 from collections.abc import Callable, Iterator
@@ -23,7 +22,7 @@ from typing import Literal
 import pandas as pd
 
 from reservelab.model.errors import BadInput, whole_number
-from reservelab.model.plain_text import WIDTH
+from reservelab.model.plain_text import WIDTH, Preformatted
 from reservelab.model.scenario import RULES_VERSION, Scenario
 from reservelab.solve.prove import Proof, prove
 from reservelab.solve.states import TooManyStates
@@ -32,7 +31,7 @@ _SIGNS = {"safe": ".", "unsafe": "X", "undecided": "?", "no room": "-"}
 
 
 @dataclass(frozen=True, eq=False)
-class Smallest:
+class Smallest(Preformatted):
     """What was found out about each number of threads and pages.
 
     Parameters
@@ -112,9 +111,6 @@ class Smallest:
 
     def __str__(self) -> str:
         return "\n".join(self._lines())
-
-    def _repr_html_(self) -> str:
-        return f"<pre>{html.escape(str(self))}</pre>"
 
     def _lines(self) -> Iterator[str]:
         if self.smallest is not None:
