@@ -736,29 +736,29 @@ SMALL = ["--scheme", "watermark", "--reserve", "3", "--mount", "ext2:3", "--page
 
 @pytest.mark.parametrize("verb", ["prove", "trace"])
 @pytest.mark.parametrize("suffix", ["svg", "png", "pdf"])
-def test_a_way_is_drawn(command: Command, verb: str, suffix: str) -> None:
+def test_a_path_is_drawn(command: Command, verb: str, suffix: str) -> None:
     plain = command(verb, *SMALL)
-    drawn = command(verb, *SMALL, "--figure", f"way.{suffix}")
+    drawn = command(verb, *SMALL, "--figure", f"path.{suffix}")
     assert drawn == plain
     magic = {"svg": b"<?xml", "png": b"\x89PNG", "pdf": b"%PDF"}[suffix]
-    assert Path(f"way.{suffix}").read_bytes().startswith(magic)
+    assert Path(f"path.{suffix}").read_bytes().startswith(magic)
 
 
 def test_the_smallest_unsafe_one_is_drawn(command: Command) -> None:
-    outcome = command("prove", *SMALL, "--smallest", "3,7", "--figure", "way.svg")
+    outcome = command("prove", *SMALL, "--smallest", "3,7", "--figure", "path.svg")
     assert outcome.code == 1
-    assert Path("way.svg").read_bytes().startswith(b"<?xml")
+    assert Path("path.svg").read_bytes().startswith(b"<?xml")
 
 
-def test_a_certificate_has_no_way_to_draw(command: Command) -> None:
-    outcome = command("prove", *SMALL[4:], "--scheme", "perthread whole", "--figure", "way.svg")
+def test_a_certificate_has_no_path_to_draw(command: Command) -> None:
+    outcome = command("prove", *SMALL[4:], "--scheme", "perthread whole", "--figure", "path.svg")
     assert outcome.code == 0
     assert outcome.out.startswith("SAFE")
-    assert outcome.err == "warning: way.svg: not made; there is no path to draw\n"
-    assert not Path("way.svg").exists()
+    assert outcome.err == "warning: path.svg: not made; there is no path to draw\n"
+    assert not Path("path.svg").exists()
 
 
-@pytest.mark.parametrize("file", ["way", "way.jpg", "nowhere/way.svg"])
+@pytest.mark.parametrize("file", ["path", "path.jpg", "nowhere/path.svg"])
 def test_a_figure_that_cannot_be_made_is_refused_before_anything_runs(
     command: Command, file: str
 ) -> None:
@@ -767,7 +767,7 @@ def test_a_figure_that_cannot_be_made_is_refused_before_anything_runs(
 
 def test_swim_lanes_need_an_extra(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     forget(monkeypatch, "matplotlib")
-    outcome = command("trace", *SMALL, "--figure", "way.svg")
+    outcome = command("trace", *SMALL, "--figure", "path.svg")
     refused(outcome, "figures")
     assert "reservelab[figures]" in outcome.err
 

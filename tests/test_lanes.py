@@ -2,7 +2,7 @@
 
 Independent implementation: every state of the lanes is the one tests/naive.py is in after the
 same steps, and who runs, waits or sleeps there is what its guards say. By hand: lanes, hand-overs
-and the closing of the cycle of short ways known by heart. Nothing here is a statistical test.
+and the closing of the cycle of short paths known by heart. Nothing here is a statistical test.
 """
 
 import random

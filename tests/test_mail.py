@@ -160,7 +160,7 @@ def test_a_certificate(quota: Any) -> None:  # noqa: ANN401
     proof = rl.prove(SAFE, quota)
     message = read_back(mail.proof_mail(proof, FIXED))
     assert "mm: tickets draw-last is safe" in message["Subject"]
-    assert "There is no such way." in message.get_content()
+    assert "There is no such path." in message.get_content()
     assert ("--unbounded" in message.get_content()) == (quota == "unbounded")
 
 
@@ -183,9 +183,9 @@ def test_every_claim(verdicts: claims.Verdicts) -> None:
         assert f'"{verdict.claim.title}" {verdict.word}.' in flat
         for finding in verdict.findings:
             assert finding.measured in flat
-        ways = [f.proof for f in verdict.findings if f.proof is not None and f.proof.story]
-        assert ("No way into trouble was found." in body) == (not ways)
-        assert bool(re.search(r"^step +\d", body, re.M)) == bool(ways)
+        paths = [f.proof for f in verdict.findings if f.proof is not None and f.proof.story]
+        assert ("No path into trouble was found." in body) == (not paths)
+        assert bool(re.search(r"^step +\d", body, re.M)) == bool(paths)
 
 
 # --- The answer ----------------------------------------------------------------------------------

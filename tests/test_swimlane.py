@@ -146,8 +146,8 @@ def test_the_same_story_is_the_same_file(tmp_path: Path) -> None:
     written = []
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
-        draw_story(rl.prove(abba()).story, tmp_path / name / "way.svg")  # type: ignore[arg-type]
-        written.append((tmp_path / name / "way.svg").read_bytes())
+        draw_story(rl.prove(abba()).story, tmp_path / name / "path.svg")  # type: ignore[arg-type]
+        written.append((tmp_path / name / "path.svg").read_bytes())
     assert written[0] == written[1]
     assert abba().digest.encode() in written[0]
 

@@ -85,7 +85,7 @@ def test_lanes_read_back_are_the_story(variant: str, waiting: str) -> None:
             assert row["activity"] in fill or last not in set("=-?z")
 
 
-def test_the_shortest_way_into_the_abba() -> None:
+def test_the_shortest_path_into_the_abba() -> None:
     lines = swim_lanes(rl.prove(ABBA)).splitlines()
     assert lines[0] == "global lazy refill-completion, waiting asleep: deadlocked after 7 steps"
     assert lines[-1] == "^ the cycle closes: 0 -> the semaphore -> 1 -> lock lock -> 0"

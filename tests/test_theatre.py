@@ -87,7 +87,7 @@ def test_playing_moves_the_slider() -> None:
 
 
 class TestOfAScenario:
-    def test_its_shortest_way_then_its_episodes(self) -> None:
+    def test_its_shortest_path_then_its_episodes(self) -> None:
         theatre = Theatre(abba(), seed=1)
         proof = rl.prove(abba())
         assert len(proof.path) == theatre.step.max
@@ -99,7 +99,7 @@ class TestOfAScenario:
         theatre.next_deadlock()
         assert theatre.episode.value > (first or 0)
         assert theatre.step.value == 0
-        theatre.way.value = theatre.way.options[0]
+        theatre.played.value = theatre.played.options[0]
         assert theatre.lanes.story.seed is None
         theatre.to_the_cycle()
         assert cycle_closed(theatre) == "1"
@@ -122,7 +122,7 @@ class TestOfAScenario:
 
     def test_choosing_an_episode(self) -> None:
         theatre = Theatre(abba(), seed=3)
-        theatre.way.value = theatre.way.options[1]
+        theatre.played.value = theatre.played.options[1]
         theatre.episode.value = 5
         assert theatre.lanes.story == rl.trace(abba(), 3, 5)
 

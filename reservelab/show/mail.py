@@ -361,7 +361,7 @@ def _listed(column: pd.Series) -> str:
 
 
 def proof_mail(proof: Proof, envelope: Envelope, form: str | None = None) -> EmailMessage:
-    """Report a proof: a certificate, or a way into trouble.
+    """Report a proof: a certificate, or a path into trouble.
 
     Parameters
     ----------
@@ -400,7 +400,7 @@ def proof_mail(proof: Proof, envelope: Envelope, form: str | None = None) -> Ema
         "version": envelope.version,
         "command": command_lines(f"reservelab prove scenario.toml{option}"),
         "proof": str(proof),
-        "lanes": lambda: text.swim_lanes(proof) if proof.story else "There is no such way.",
+        "lanes": lambda: text.swim_lanes(proof) if proof.story else "There is no such path.",
         "scenario": lambda: _toml(scenario),
     }
     return compose(form or template("proof"), values, envelope)
@@ -482,9 +482,9 @@ def _findings(verdict: Verdict) -> Iterator[str]:
 
 
 def _shown(verdict: Verdict) -> Finding | None:
-    """The shortest way into trouble among the trials, asleep; failing that, racing; then others."""
-    ways = [f for f in verdict.findings if f.proof is not None and f.proof.story is not None]
-    return min(ways, key=lambda f: (f.condition, f.waiting, _steps(f)), default=None)
+    """The shortest path into trouble of all trials, asleep; failing that, racing; then others."""
+    paths = [f for f in verdict.findings if f.proof is not None and f.proof.story is not None]
+    return min(paths, key=lambda f: (f.condition, f.waiting, _steps(f)), default=None)
 
 
 def _steps(finding: Finding) -> int:
@@ -494,14 +494,14 @@ def _steps(finding: Finding) -> int:
 def _lanes(verdict: Verdict) -> str:
     shown = _shown(verdict)
     if shown is None or shown.proof is None:
-        return "No way into trouble was found."
+        return "No path into trouble was found."
     return text.swim_lanes(shown.proof)
 
 
 def _proof(verdict: Verdict) -> str:
     shown = _shown(verdict)
     if shown is None or shown.proof is None:
-        return "No way into trouble was found."
+        return "No path into trouble was found."
     return f"{shown.trial.name}, {shown.waiting}:\n\n{shown.proof}"
 
 

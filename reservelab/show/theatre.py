@@ -45,7 +45,7 @@ class Theatre:
         All of it, to be displayed.
     step : IntSlider
         The step shown.
-    way, episode : Dropdown, BoundedIntText
+    played, episode : Dropdown, BoundedIntText
         What is played of a scenario; hidden for what has been told already.
     lanes : Lanes
         What is played now.
@@ -71,7 +71,7 @@ class Theatre:
             layout=widgets.Layout(width="auto"),
         )  # fmt: skip
         widgets.link((self._play, "value"), (self.step, "value"))
-        self.way = controls.choice("play", [_SHORTEST, _EPISODE], _SHORTEST)
+        self.played = controls.choice("play", [_SHORTEST, _EPISODE], _SHORTEST)
         self.episode = controls.number("episode", 0, 0, 2**31, "the episode's number, from 0")
         self.next_button = controls.button(
             "Next deadlock", "the next episode that ends in a deadlock", self.next_deadlock,
@@ -88,7 +88,7 @@ class Theatre:
             rest=0,
         )
         self.figure = self._picture.widget
-        choices = controls.row(self.way, self.episode, self.next_button)
+        choices = controls.row(self.played, self.episode, self.next_button)
         choices.layout.display = "none" if self._scenario is None else ""
         self.widget = widgets.VBox([
             choices, self.note,
@@ -102,7 +102,7 @@ class Theatre:
             self.cycle, self.figure, self.state,
         ])  # fmt: skip
         self.step.observe(self._show, "value")
-        self.way.observe(self._choose, "value")
+        self.played.observe(self._choose, "value")
         self.episode.observe(self._choose, "value")
         if isinstance(told, Scenario):
             self._choose()
@@ -140,13 +140,13 @@ class Theatre:
         """Play the next of a scenario's episodes that ends in a deadlock."""
         if self._scenario is None:
             return
-        first = self.episode.value + (self.way.value == _EPISODE)
+        first = self.episode.value + (self.played.value == _EPISODE)
         episode = next_deadlock(self._scenario, self._seed, first, _LOOKED_AT)
         if episode is None:
             self._say(f"none of the episodes {first} to {first + _LOOKED_AT - 1} deadlocks")
             return
         with self._quiet.setting():
-            self.way.value, self.episode.value = _EPISODE, episode
+            self.played.value, self.episode.value = _EPISODE, episode
         self._choose()
 
     def _choose(self, _: object = None) -> None:
@@ -155,7 +155,7 @@ class Theatre:
             return
         told: Story | Proof | None = None
         self._say("")
-        if self.way.value == _SHORTEST:
+        if self.played.value == _SHORTEST:
             try:
                 proof = prove(self._scenario, limit=self._limit)
             except TooManyStates as error:

@@ -284,7 +284,7 @@ def _never_reach(space: st.StateSpace, goal: NDArray[np.bool_]) -> NDArray[np.in
 
 
 def _shortest_path(space: st.StateSpace, dead: int) -> Story:
-    """Walk the states that led to `dead` with the engine and tell the way."""
+    """Walk the states that led to `dead` with the engine and tell the path."""
     chain = [dead]
     while chain[-1] != 0:
         chain.append(int(space.parents[chain[-1]]))

@@ -537,7 +537,7 @@ def _rare(
 
 
 def _better(plans: list[_Plan]) -> _Plan:
-    """The plan to follow: splitting that misses a way into deadlock estimates too little."""
+    """The plan to follow: splitting that misses a path into deadlock estimates too little."""
     most = max(plan.probability for plan in plans)
     candidates = [plan for plan in plans if plan.probability >= most / 4]
     return min(candidates, key=lambda plan: plan.cost)

@@ -134,7 +134,7 @@ class Story:
     scenario : Scenario
         What was run.
     seed, episode : int or None
-        The address; None for a way that was not drawn by chance.
+        The address; None for a path that was not drawn by chance.
     event_limit : int
         Events after which it is stopped.
     threads : tuple of str
@@ -384,14 +384,14 @@ def next_deadlock(
 
 
 def tell_path(walk: Walk, steps: Sequence[tuple[Transition, Sequence[int]]]) -> Story:
-    """Tell a way through the states that somebody else has chosen.
+    """Tell a path through the states that somebody else has chosen.
 
     Parameters
     ----------
     walk : Walk
         At the start; it stays there.
     steps : sequence of (transition, sequence of int)
-        What fires, and the numbers drawn on the way.
+        What fires, and the numbers drawn on it.
 
     Returns
     -------
@@ -404,7 +404,7 @@ def tell_path(walk: Walk, steps: Sequence[tuple[Transition, Sequence[int]]]) -> 
 def _by_script(
     start: Walk, steps: Sequence[tuple[Transition, Sequence[int]]]
 ) -> tuple[Walk, _Advance]:
-    """A walk that goes a given way."""
+    """A walk along a given path."""
     walk, script = start.copy(), iter(steps)
 
     def advance() -> int:

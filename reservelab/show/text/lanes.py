@@ -1,4 +1,4 @@
-"""The swim-lanes of an episode or of a way into a deadlock: a lane for each thread."""
+"""The swim-lanes of an episode or of a path into a deadlock: a lane for each thread."""
 
 from __future__ import annotations
 
