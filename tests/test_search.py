@@ -235,6 +235,27 @@ def test_pages_needed_by_hand(small: Search) -> None:
     assert study.pages_needed(asked, scenario, (2,), 6, limit=40).pages.tolist() == [-1]
 
 
+def test_one_waiting_rule_known_to_fail_decides_a_size(small: Search) -> None:
+    """With 5 pages and 280 states: asleep unsafe (257), racing undecided (safe, with 303)."""
+    program = [rl.alloc(1), rl.lock("a"), rl.alloc(1), rl.unlock("a"), rl.submit()]
+    mount = rl.Mount(rl.Filesystem("abba", program), 3)
+    scenario = rl.Scenario(rl.Machine(5), [mount], rl.GlobalPool(2), quota=1)
+    verdicts = {
+        waiting: study._proved(replace(scenario, waiting=waiting), 280)[0]
+        for waiting in get_args(Waiting)
+    }
+    assert verdicts == {"asleep": "unsafe", "racing": "undecided"}
+    mailed = next(
+        number
+        for number, c in enumerate(small.space.candidates)
+        if str(c) == "pool nothing free+global_pool refill free, R largest"
+    )
+    asked = {mailed: small.space.candidates[mailed]}
+    for pages, limit, needed in ((5, 1_000, 0), (5, 280, 0), (6, 280, -1), (5, 100, -1)):
+        found = study.pages_needed(asked, scenario, (1,), pages, limit)
+        assert found.pages.tolist() == [needed], (pages, limit)
+
+
 def test_bad_input(tmp_path: Path) -> None:
     with pytest.raises(rl.BadInput, match="at least one scenario"):
         search({})

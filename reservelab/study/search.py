@@ -512,7 +512,7 @@ def pages_needed(
     DataFrame
         Columns ``candidate``, ``quota`` and ``pages``: with so many pages and every larger number
         up to `pages_up_to` it is safe; 0 where it is not even with the most, -1 where the largest
-        that is not known to be safe was undecided.
+        that is not known to be safe is not known to be unsafe either.
     """
     with _Asking(workers, progress) as asking:
         return _pages_needed(candidates, scenario, quotas, pages_up_to, limit, asking)
@@ -530,15 +530,18 @@ def _pages_needed(
         changed = replace(scenario, machine=machine, quota=quota, waiting=waiting, scheme=Scheme())
         asked.append(_placed_or_none(candidates[number], changed))
     verdicts = asking(lambda one: _proved(one, limit)[0], asked)
-    failed: dict[tuple[int, int], tuple[int, str]] = {}
+    failed: dict[tuple[int, int], tuple[int, bool]] = {}
     for (number, quota, pages, _), verdict in zip(cells, verdicts, strict=True):
         if verdict != SAFE:  # sizes come in order, so the last one that fails stays
-            failed[number, quota] = pages, verdict or NO_ROOM
+            before, known = failed.get((number, quota), (0, False))
+            # A size is decided if one waiting rule is known to fail, whatever the other does.
+            known = verdict != UNDECIDED or (known and before == pages)
+            failed[number, quota] = pages, known
     rows = []
     for number, quota in itertools.product(candidates, quotas):
-        last, verdict = failed.get((number, quota), (0, ""))
+        last, known = failed.get((number, quota), (0, True))
         needed = last + 1 if last < pages_up_to else 0
-        rows.append((number, quota, -1 if verdict == UNDECIDED else needed))
+        rows.append((number, quota, needed if known else -1))
     return pd.DataFrame(rows, columns=["candidate", "quota", "pages"])
 
 
