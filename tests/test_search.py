@@ -256,6 +256,20 @@ def test_one_waiting_rule_known_to_fail_decides_a_size(small: Search) -> None:
         assert found.pages.tolist() == [needed], (pages, limit)
 
 
+@pytest.mark.parametrize(("limit", "word"), [(1_000, "no"), (60, "?")])
+def test_what_is_undecided_for_ever_is_not_told_as_unsafe(
+    small: Search, limit: int, word: str
+) -> None:
+    """Own pools whose bios go to free: unsafe for ever on a stack, which takes over 60 states."""
+    asked = {"stack": small.scenarios["stack"], "one": scenario_of(1, 4)}
+    found = search(asked, (None,), limit)
+    rows = found.table[(found.table.scenario == "stack") & (found.table.forever != "")]
+    assert set(rows.forever) == {"safe", "unsafe" if word == "no" else "undecided"}
+    lines = str(found).partition("stack: pages")[2]
+    ours = "mount_pools nothing free+mount_pool nothing free, R"
+    assert re.search(rf"^ +4 +[4?]  {re.escape(word):4} +{re.escape(ours)}$", lines, re.M)
+
+
 def test_bad_input(tmp_path: Path) -> None:
     with pytest.raises(rl.BadInput, match="at least one scenario"):
         search({})

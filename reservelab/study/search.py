@@ -813,16 +813,18 @@ def _told_candidates(found: Search, numbers: Iterable[int], head: str) -> Iterat
 def _told_stacks(found: Search) -> Iterator[str]:
     for name, rows in found.stacks.groupby("scenario"):
         wide = rows.pivot_table(index="candidate", columns="quota", values="pages")
-        here = found.ranking([str(name)]).set_index("candidate")
-        wide["forever"] = here.forever[wide.index] == 2
+        here = found.table[found.table.scenario == name]
+        fails = here.verdict.isin([UNSAFE, NO_ROOM]) | (here.forever == UNSAFE)
+        ranks = np.select([fails, here.forever != SAFE], [2, 1], 0)
+        wide["forever"] = pd.Series(ranks).groupby(here.candidate.to_numpy()).max()
         columns: list[Any] = ["forever", *QUOTAS]
-        order = wide.sort_values(columns, ascending=[False, *(True for _ in QUOTAS)])
+        order = wide.sort_values(columns)
         yield f"{name}: pages that make it safe, by writepages of each thread"
         yield "".join(f"{quota:4}" for quota in QUOTAS) + "  for ever"
         for _, alike in order.groupby(columns, sort=False):
             cells = [alike.iloc[0][quota] for quota in QUOTAS]
             head = "".join(f"{'?' if n < 0 else int(n) or '-':>4}" for n in cells)
-            head += f"  {'yes' if alike.iloc[0].forever else 'no':3}  "
+            head += f"  {('yes', '?', 'no')[int(alike.iloc[0].forever)]:3}  "
             yield from _told_candidates(found, alike.index, head)
         most = 2 * found.scenarios[str(name)].machine.pages
         yield f"these and every larger number up to {most}; -: not even {most}; ?: undecided;"
