@@ -117,6 +117,29 @@ def test_workers_change_nothing() -> None:
     assert one.to_json() == two.to_json()
 
 
+def test_configurations_are_made_as_they_are_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of ten million, whoever stops at the fifth answer has waited for about as many."""
+    from reservelab.study import smallest
+
+    made: list[int] = []
+    scaled = smallest._scaled
+
+    def count(*about: Any) -> rl.Scenario | None:  # noqa: ANN401
+        made.append(about[2])
+        return scaled(*about)
+
+    def stop(done: int, total: int) -> None:
+        assert total == 1_000 * 9_999
+        if done == 5:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(smallest, "_scaled", count)
+    scenario = pool(rl.Tickets(), 2)
+    with pytest.raises(KeyboardInterrupt):
+        rl.smallest(scenario, 1_000, 10_000, limit=20, workers=2, progress=stop)
+    assert 5 < len(made) <= 1 + 5 + 2 * smallest._AHEAD
+
+
 def test_told_in_72_columns() -> None:
     found = rl.smallest(pool(rl.Watermark(0), 1, threads=2, pages=60))
     text = str(found)
@@ -144,7 +167,28 @@ def test_wrong_bounds_are_refused(wrong: dict[str, Any], key: str) -> None:
         rl.smallest(pool(rl.PerThread(), 2), reserve="follows")
 
 
+def test_too_large_a_configuration_is_refused_before_any_is_asked() -> None:
+    def asked(*_: int) -> None:
+        pytest.fail("asked")
+
+    with pytest.raises(rl.BadInput, match="too large"):
+        rl.smallest(pool(rl.Watermark(0), 2), 2, 2**31, 2, progress=asked)
+
+
 ABBA = str(ROOT / "data" / "scenarios" / "abba.toml")
+
+
+def test_the_bounds_say_how_many_pages_there_are(capsys: pytest.CaptureFixture[str]) -> None:
+    """So --smallest needs no --pages, unless a reserve follows, and answers as with them."""
+    writers = ["prove", "--scheme", "watermark", "--reserve", "0", "--mount", "swap:3"]
+    bounds = ["--smallest", "3,2-5"]
+    assert main([*writers, *bounds]) == 0
+    told = capsys.readouterr().out
+    assert main([*writers, *bounds, "--pages", "5"]) == 0
+    assert capsys.readouterr().out == told
+    for more in ([], [*bounds, "--reserve-follows"]):
+        assert main([*writers, *more]) == 2
+        assert "--pages: missing" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -137,6 +137,10 @@ def _exact(options: argparse.Namespace, bar: Bar) -> None:
 
 
 def _prove(options: argparse.Namespace, bar: Bar) -> int:
+    unsaid = options.scenario is options.machine is options.pages is None
+    if options.smallest is not None and unsaid and not options.reserve_follows:
+        # So many are tried anyway; only a reserve that follows has to know of how many it is said.
+        options.pages = options.smallest[1]
     scenario = read_scenario(options)
     quota: Literal["own", "unbounded"] = "unbounded" if options.unbounded else "own"
     if options.figure:

@@ -14,8 +14,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -28,6 +29,8 @@ from reservelab.solve.prove import Proof, prove
 from reservelab.solve.states import TooManyStates
 
 _SIGNS = {"safe": ".", "unsafe": "X", "undecided": "?", "no room": "-"}
+_AHEAD = 8  # configurations for each worker, so that a long one in front stops nobody
+_Answer = tuple[dict[str, object], Proof | None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -215,47 +218,60 @@ def smallest(
     fewest = whole_number("pages_from", _given(pages_from, min(scenario.need, most)))
     if most < fewest:
         raise BadInput("pages_up_to", f"{most} is below the {fewest} to start from", "give more")
-    rows: list[dict[str, object]] = []
-    scaled: list[Scenario | None] = []
-    for number in range(1, threads + 1):
-        for pages in range(fewest, most + 1):
-            one = _scaled(scenario, number, pages, reserve)
-            scaled.append(one)
-            about: dict[str, object] = {"threads": number, "pages": pages, "reserve": -1}
-            if one is not None:
-                about |= {"reserve": -1 if one.reserve is None else one.reserve}
-            rows.append(about | {"digest": "" if one is None else one.digest})
-
-    if not any(scaled):
-        wrong = f"{most} is fewer than the scheme sets aside, whatever the threads"
-        raise BadInput("pages_up_to", wrong, "give more")
-
-    def ask(one: Scenario | None) -> Proof | str:
-        if one is None:
-            return "no room"
-        try:
-            return prove(one, quota, limit)
-        except TooManyStates:
-            return "undecided"
-
-    found: Proof | None = None
     count = whole_number("workers", _given(workers, os.cpu_count() or 1), 1)
+    _scaled(scenario, threads, most, reserve)  # what is too large is so before anything is asked
+
+    def ask(number: int, pages: int) -> _Answer:
+        one = _scaled(scenario, number, pages, reserve)
+        size = None if one is None else one.reserve
+        row: dict[str, object] = {
+            "threads": number, "pages": pages, "reserve": -1 if size is None else size,
+            "digest": "" if one is None else one.digest,
+            "verdict": "no room", "states": 0, "steps": 0,
+        }  # fmt: skip
+        if one is None:
+            return row, None
+        try:
+            proof = prove(one, quota, limit)
+        except TooManyStates:
+            return row | {"verdict": "undecided"}, None
+        verdict = "safe" if proof.safe else "unsafe"
+        return row | {"verdict": verdict, "states": proof.states, "steps": len(proof.path)}, proof
+
+    rows: list[dict[str, object]] = []
+    found: Proof | None = None
+    cells = ((n, m) for n in range(1, threads + 1) for m in range(fewest, most + 1))
     pool = ThreadPoolExecutor(count, thread_name_prefix="smallest")
     try:
-        for done, (row, answer) in enumerate(zip(rows, pool.map(ask, scaled), strict=True), 1):
-            verdict, states, steps = str(answer), 0, 0
-            if isinstance(answer, Proof):
-                verdict = "safe" if answer.safe else "unsafe"
-                states, steps = answer.states, len(answer.path)
-                if not answer.safe and found is None:
-                    found = answer
-            row |= {"verdict": verdict, "states": states, "steps": steps}
+        for row, proof in _answers(pool, ask, cells, _AHEAD * count):
+            rows.append(row)
+            if found is None and row["verdict"] == "unsafe":
+                found = proof
             if progress is not None:
-                progress(done, len(rows))
+                progress(len(rows), threads * (most - fewest + 1))
     finally:
         pool.shutdown(cancel_futures=True)
+    if all(row["verdict"] == "no room" for row in rows):
+        wrong = f"{most} is fewer than the scheme sets aside, whatever the threads"
+        raise BadInput("pages_up_to", wrong, "give more")
     own = scenario.quota if quota == "own" else None
     return Smallest(scenario, own, pd.DataFrame(rows), found)
+
+
+def _answers(
+    pool: ThreadPoolExecutor,
+    ask: Callable[[int, int], _Answer],
+    cells: Iterable[tuple[int, int]],
+    ahead: int,
+) -> Iterator[_Answer]:
+    """Answers in the order of the cells, of which no more than so many are ahead of the reader."""
+    asked: deque[Future[_Answer]] = deque()
+    for cell in cells:
+        asked.append(pool.submit(ask, *cell))
+        if len(asked) == ahead:
+            yield asked.popleft().result()
+    while asked:
+        yield asked.popleft().result()
 
 
 def _given(value: int | None, otherwise: int) -> int:
