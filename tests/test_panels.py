@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,13 @@ def ended(panel: Any) -> Any:  # noqa: ANN401
     return panel
 
 
+def until(condition: Callable[[], object], what: str) -> None:
+    end = time.monotonic() + SECONDS
+    while not condition():
+        assert time.monotonic() < end, f"not within {SECONDS} s: {what}"
+        time.sleep(0.05)
+
+
 @pytest.fixture(autouse=True)
 def _nothing_runs_on() -> Iterator[None]:
     yield
@@ -75,8 +82,7 @@ def test_a_job_is_cancelled_by_the_next_one_and_by_hand() -> None:
 
     began = time.monotonic()
     background.start(first)
-    while not stops:
-        time.sleep(0.001)
+    until(lambda: stops, "the first job runs")
     background.start(until_told)
     assert stops[0].is_set()
     assert background.running
@@ -190,10 +196,7 @@ def test_a_stale_run_shows_nothing() -> None:
 
 def test_cancel_ends_a_long_run_soon_and_keeps_its_numbers() -> None:
     bench = small(goal=rl.Precision(relative=0.0001, absolute=0.0, at_most=10**8))
-    end = time.monotonic() + SECONDS
-    while 'data-complete="1"' not in bench.numbers.value:
-        assert time.monotonic() < end
-        time.sleep(0.01)
+    until(lambda: 'data-complete="1"' in bench.numbers.value, "numbers of every scheme")
     assert not bench.cancel_button.disabled
     began = time.monotonic()
     bench.cancel_button.click()
@@ -367,10 +370,7 @@ def test_a_sweep_in_the_panel_is_the_sweep_of_its_file(tmp_path: Path) -> None:
 def test_a_cancelled_sweep_is_resumed_from_its_store(tmp_path: Path) -> None:
     panel = panel_of(tmp_path / "store", episodes=40_000, workers=1)
     panel.run()
-    end = time.monotonic() + SECONDS
-    while not panel.frame().shape[0] > 3:
-        assert time.monotonic() < end
-        time.sleep(0.01)
+    until(lambda: len(panel.frame()) > 3, "four scenarios have episodes")
     panel.cancel_button.click()
     assert 'data-state="cancelled"' in ended(panel).status.value
     done = int(panel.frame()["episodes"].sum())
@@ -491,6 +491,15 @@ bench = rl.Bench(filesystems=[toy], goal=rl.Precision(0.0001, 0.0, 10**8))
 """
 
 
+# The end of a script that ends while both run.
+RUNNING = """
+import time
+while not (len(panel.frame()) and len(bench.frame())):
+    time.sleep(0.05)
+assert panel._sweeper.running and bench._estimator.running
+"""
+
+
 class Kernel:
     """A kernel and its client, as a notebook has them."""
 
@@ -498,6 +507,7 @@ class Kernel:
         from jupyter_client.manager import start_new_kernel
 
         self.manager, self.client = start_new_kernel(kernel_name="python3", cwd=str(ROOT))
+        self.pid = self.run("import os; print(os.getpid())").strip()
 
     def run(self, code: str) -> str:
         output: list[str] = []
@@ -511,10 +521,14 @@ class Kernel:
         return "".join(output)
 
     def until(self, expression: str) -> None:
-        end = time.monotonic() + SECONDS
-        while self.run(f"print(bool({expression}))").strip() != "True":
-            assert time.monotonic() < end, expression
-            time.sleep(0.2)
+        until(lambda: self.run(f"print(bool({expression}))").strip() == "True", expression)
+
+    def listens(self) -> bool:
+        """Whether it would heed an interrupt now, when no cell runs."""
+        status = Path(f"/proc/{self.pid}/status").read_text()
+        caught = re.search(r"^SigCgt:\s*(\w+)", status, re.M)
+        assert caught is not None
+        return bool(int(caught[1], 16) >> (signal.SIGINT - 1) & 1)
 
 
 @pytest.fixture
@@ -528,10 +542,12 @@ def kernel() -> Iterator[Kernel]:
 
 def test_an_interrupt_of_an_idle_kernel_cancels_what_runs(kernel: Kernel, tmp_path: Path) -> None:
     store = str(tmp_path / "store")
+    assert not kernel.listens()
     kernel.run(LONG.format(store=store))
     kernel.until("len(panel.frame()) and len(bench.frame())")
     kernel.run("assert panel._sweeper.running and bench._estimator.running")
-    time.sleep(0.5)  # the kernel is idle: it would ignore the interrupt
+    # An idle kernel ignores interrupts, unless a job has it listen: soon after the cell has ended.
+    until(kernel.listens, "SIGINT is caught")
     kernel.manager.interrupt_kernel()
     kernel.until("not panel._sweeper.running and not bench._estimator.running")
     assert "cancelled" in kernel.run("print(panel.status.value)")
@@ -549,16 +565,12 @@ def test_the_end_of_a_kernel_leaves_no_process_and_no_torn_store(
     store = tmp_path / "store"
     kernel.run(LONG.format(store=str(store)))
     kernel.until("len(panel.frame()) > 3")
-    pid = kernel.run("import os; print(os.getpid())").strip()
-    began = time.monotonic()
-    while not list(store.glob("part-*")):
-        assert time.monotonic() < began + SECONDS, "no part of the store was written"
-        time.sleep(0.1)
+    until(lambda: list(store.glob("part-*")), "a part of the store is written")
     began = time.monotonic()
     getattr(kernel.manager, end)()
     assert time.monotonic() < began + 60
     left = subprocess.run(
-        ["ps", "-o", "pid=", "-g", pid], capture_output=True, text=True, check=False
+        ["ps", "-o", "pid=", "-g", kernel.pid], capture_output=True, text=True, check=False
     )
     assert left.stdout.split() == []
     with pytest.warns(UserWarning, match="not finished"):
@@ -571,7 +583,7 @@ def test_the_end_of_a_kernel_leaves_no_process_and_no_torn_store(
 
 
 def test_a_script_that_ends_is_not_held_up() -> None:
-    code = LONG.format(store="") + "import time; time.sleep(1)"
+    code = LONG.format(store="") + RUNNING
     began = time.monotonic()
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=SECONDS,
