@@ -6,9 +6,11 @@ is stated as its false-alarm rate.
 
 from __future__ import annotations
 
+import html
 import itertools
 import json
 import math
+import re
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -1062,6 +1064,8 @@ def test_shown_as_plain_text_and_html(ordinary: Fits) -> None:
             page = one._repr_html_()
             assert "<table" in page
             assert "<b>x" not in page
+            for line in text.splitlines():
+                assert html.escape(line) in page or re.match(r"  \S", line), line
             assert not one.frame().empty
     text = " ".join(str(deadlock(ordinary)).split())
     for word in ("deviance", "degrees of freedom", "held-out", "fitted range", "left out"):

@@ -174,7 +174,9 @@ class _Saved:
 
     def _repr_html_(self) -> str:
         head, *rest = str(self).splitlines()
-        notes = "<br>".join(html.escape(line) for line in rest if not line.startswith("  "))
+        # Lines of the table have two blanks before them, the rest of a long line has four.
+        said = (line for line in rest if line[:2] != "  " or line[:4] == "    ")
+        notes = "<br>".join(map(html.escape, said))
         table = self.frame().to_html(index=False, float_format=lambda x: f"{x:.4g}")
         return f"<p><b>{html.escape(head)}</b></p>{table}<p>{notes}</p>"
 
