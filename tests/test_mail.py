@@ -22,7 +22,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from test_show import check_text, frames
 
@@ -283,6 +283,8 @@ def test_a_template_is_filled_and_wrapped() -> None:
         (f"{HEAD}X-Needs: c = B\n\nx\n", r"\$c is unknown"),
         (f"{HEAD}\n5 $ each\n", "write \\$\\$ for a dollar sign"),
         (f"{HEAD}\n> {'x' * 71}\n", "line 1 of the body is wider than 72 columns"),
+        (f"{HEAD}\n> x\n> \x1b[1m\n", r"line 2 .* no plain ASCII; change what makes '> \\x1b\[1m'"),
+        (f"{HEAD}\n  a\x85b\n", r"line 1 .* no plain ASCII; change what makes '  a\\x85b'"),
     ],
 )
 def test_a_template_that_cannot_be_filled(form: str, wrong: str) -> None:
@@ -303,6 +305,9 @@ def test_a_name_is_computed_only_where_it_stands() -> None:
 
 
 @given(st.lists(st.text(), max_size=6), st.text())
+@example([], "\x850")
+@example([], "\x1b")
+@example([" \x1c0", "> \u20280"], "a\tb\rc")
 def test_whatever_stands_in_it_a_draft_is_plain_or_refused(words: list[str], value: str) -> None:
     form = HEAD + "\n" + "\n\n".join(word.replace("$", "") for word in words) + "\n\n$a\n"
     with contextlib.suppress(BadInput):
