@@ -72,19 +72,20 @@ def joined(lines: Iterable[str]) -> str:
 def _decimal(value: float, decimals: int, power: int, towards: int = 0) -> str:
     """Print value / 10**power to so many decimals; rounded down or up where `towards` says so."""
     scaled = value / 10.0**power
-    step = 10.0 ** min(max(decimals, 0), 15)
+    decimals = min(max(decimals, 0), 15)
+    step = 10.0**decimals
     # What is within a part in a million of a step is that step, not the next one.
     inner = {-1: math.floor(scaled * step + 1e-6), 1: math.ceil(scaled * step - 1e-6)}
     rounded = inner[towards] / step if towards else scaled
-    return f"{rounded:.{max(decimals, 0)}f}" + (f"e{power}" if power else "")
+    return f"{rounded:.{decimals}f}" + (f"e{power}" if power else "")
 
 
 def _power(value: float, decimals: int) -> int:
-    """The power of ten to print with: none where at most five decimals and six digits do."""
+    """The power of ten to print with: none where five decimals and six digits do, or as few."""
     if value == 0 or not math.isfinite(value):
         return 0
     size = math.floor(math.log10(abs(value)))
-    return size if decimals > 5 or size > 6 else 0
+    return size if (decimals > 5 and size < -3) or size > 6 else 0
 
 
 def number(value: Interval) -> str:
@@ -139,9 +140,11 @@ def risk(value: Interval) -> tuple[str, str]:
     if best == 1:
         if low >= 1:
             return "all", "exactly"
-        decimals = min(15, 1 - math.floor(math.log10(1 - low)))
+        decimals = 1 - math.floor(math.log10(1 - low))
         return "all", "> " + _decimal(low, decimals, 0, -1)
-    decimals = min(digits(value), 5 - math.floor(math.log10(best)))
+    # Near 1 it is what is missing that needs digits: 0.9999974 and 0.9999924 are not both 1.
+    near = value if best <= 0.5 else Interval(1 - high, 1 - best, 1 - low)
+    decimals = min(digits(near), 5 - math.floor(math.log10(near.best)))
     power = _power(best, decimals)
     lower = _decimal(low, decimals + power, power, -1)
     upper = _decimal(high, decimals + power, power, +1)
