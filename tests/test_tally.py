@@ -171,6 +171,16 @@ class TestProbabilityInterval:
             assert (low, high) == pytest.approx((exact.low, exact.high), rel=1e-12)
             assert best == k / n
 
+    @pytest.mark.parametrize("n", [10**6, 132_579_327, 10**9, 3 * 10**9])
+    def test_a_bound_is_where_its_tail_is_2_5_percent(self, n: int) -> None:
+        """Where inverses of the incomplete beta function have been wrong, at 1000 above all."""
+        for k in (1, 2, 10, 999, 1000, 1001, 10**5, n // 2, n - 1000, n - 999, n - 1):
+            low, best, high = clopper_pearson(k, k, n)
+            assert low < best < high
+            # P(X >= k) and P(X <= k), which do not invert anything.
+            tails = stats.binom.sf(k - 1, n, low), stats.binom.cdf(k, n, high)
+            assert tails == pytest.approx((0.025, 0.025), rel=1e-5)
+
     @pytest.mark.parametrize("n", [5, 30])
     def test_covers_at_least_95_percent(self, n: int) -> None:
         """Summed, not sampled."""

@@ -56,6 +56,7 @@ from scipy import stats
 from reservelab.model.errors import BadInput
 from reservelab.model.interval import Interval
 from reservelab.model.plain_text import WIDTH, wrap
+from reservelab.solve.tally import clopper_pearson
 from reservelab.study.designs import Column, Design
 from reservelab.study.regression import (
     LINKS,
@@ -300,12 +301,11 @@ def _calibrate_counts(
         cells = known & (risk >= low) & ((risk < high) | (high == 1.0))
         if not cells.any():
             continue
-        y, n = float(counts.events[cells].sum()), float(counts.trials[cells].sum())
-        seen_low = 0.0 if y == 0 else float(stats.beta.ppf(0.025, y, n - y + 1))
-        seen_high = 1.0 if y == n else float(stats.beta.ppf(0.975, y + 1, n - y))
+        y, n = int(counts.events[cells].sum()), int(counts.trials[cells].sum())
+        seen_low, share, seen_high = clopper_pearson(y, y, n)
         expected = float((risk * counts.trials)[cells].sum())
         rows.append(
-            (f"{low:g} .. {high:g}", int(cells.sum()), n, expected / n, seen_low, y / n, seen_high)
+            (f"{low:g} .. {high:g}", int(cells.sum()), n, expected / n, seen_low, share, seen_high)
         )
     names = ("class", "cells", "episodes", "predicted", "seen_low", "seen_best", "seen_high")
     return Calibration(
