@@ -5,6 +5,8 @@
 #     text_representation:
 #       extension: .py
 #       format_name: percent
+#       format_version: '1.3'
+#       jupytext_version: 1.19.6
 #   kernelspec:
 #     display_name: Python 3 (ipykernel)
 #     language: python
@@ -33,7 +35,7 @@ seed = 1
 import matplotlib.pyplot as plt
 
 import reservelab as rl
-from reservelab.kernel import compare, evidence
+from reservelab.kernel import compare, evidence, exhaust
 
 journaled = rl.Filesystem(
     "journaled",
@@ -109,6 +111,54 @@ print(compare.verdict(points))
 # %%
 lockdep = compare.recorded_lockdep()
 lockdep[["label", "trials", "deadlocked", "lockdep", "lock"]].set_index("label")
+
+# %% [markdown]
+# ## On a real filesystem
+#
+# The trials above are step programs. Here the marks stand where they would: in ext4's
+# `->writepages()` and where kswapd writes pages out. Four tasks have dirtied 2,000 pages, a driver
+# takes all other memory but 80 pages (the pool among them), direct reclaim is on, and the tasks
+# call `fsync()` together. *Hung* means: no page written, and everybody asleep in the same place,
+# ten seconds apart. The marks, by the kernel's parameter `reserved_pages=`:
+
+# %%
+for marks, what in exhaust.MARKS.items():
+    print(f"{marks:14} {what}")
+
+# %% [markdown]
+# One workload on one processor, in real time: boots cannot be repeated, so there are several of
+# each kind, and this is what was seen, not a measurement of the schemes.
+
+# %%
+boots = exhaust.recorded()
+print(exhaust.table(boots))
+
+# %%
+figure, panels = plt.subplots(1, 2, figsize=(8, 3), sharey=True, sharex=True)
+looks = {"done": ("tab:blue", ""), "hung": ("tab:orange", "///"), "slow": ("0.6", ".."),
+         "panic": ("k", ""), "silent": ("w", "")}  # fmt: skip
+for axes, disk in zip(panels, exhaust.DISKS, strict=True):
+    part = boots[boots["disk"] == disk]
+    ended = part.groupby(["marks", "ending"]).size().unstack(fill_value=0)
+    left = 0 * ended.sum(axis=1).loc[list(exhaust.MARKS)]
+    for ending, (color, hatch) in looks.items():
+        if ending in ended:
+            count = ended.loc[list(exhaust.MARKS), ending]
+            axes.barh(list(exhaust.MARKS), count, left=left, color=color, hatch=hatch,
+                      edgecolor="k", linewidth=0.5, label=ending)  # fmt: skip
+            left = left + count
+    axes.set_title({"plain": "ext4", "loop": "ext4 in a file on ext4"}[disk])
+    axes.set_xlabel("boots")
+panels[0].invert_yaxis()
+panels[0].set_ylabel("what the marks do")
+figure.legend(*panels[1].get_legend_handles_labels(), loc="outside right center", frameon=False)
+plt.show()
+
+# %% [markdown]
+# The kernel's own account of one that hung: the pool's semaphore taken on entry, behind a loop device.
+
+# %%
+print(exhaust.recorded_hang("on_entry_ext4", "loop"))
 
 # %% [markdown]
 # ## Finding

@@ -779,7 +779,7 @@ def readme() -> str:
 # Pages whose commands are held to the same: they parse, and those in marked blocks are run.
 SHOWN = {
     f"{name}-line{block.line}": block
-    for name in ("README.md", "docs/reproduce.md", "docs/schemes.md")
+    for name in ("README.md", "docs/kernel.md", "docs/reproduce.md", "docs/schemes.md")
     if (ROOT / name).is_file()
     for block in blocks((ROOT / name).read_text())
 }

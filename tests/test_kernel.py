@@ -8,6 +8,7 @@ anew, so it cannot be edited without this noticing.
 import json
 import math
 import os
+import re
 import signal
 import time
 from dataclasses import replace
@@ -21,7 +22,7 @@ from statsmodels.stats.multitest import multipletests
 
 import reservelab as rl
 from reservelab.__main__ import main
-from reservelab.kernel import build, compare, evidence, guest, trials
+from reservelab.kernel import build, compare, evidence, exhaust, guest, trials
 from reservelab.kernel.scenarios import read_set
 from reservelab.model.errors import BadInput
 
@@ -48,8 +49,13 @@ class TestPacking:
             "grants free,global_pool", "exit wait_full", "returns pool", "reserve 2",
             "max_sections 0", "mount journaled 2 3 0 1000000 1 0 0", "alloc 1:4294967295",
             "lock journal", "alloc 1:4294967295", "unlock journal", "submit",
-            f"run 7 100 50 {trials.step_limit(ABBA)}",
+            f"run {trials._stream(ABBA, 7)} 100 50 {trials.step_limit(ABBA)}",
         ]  # fmt: skip
+
+    def test_scenarios_of_one_seed_have_streams_of_their_own(self) -> None:
+        streams = {trials._stream(x, seed) for x in (ABBA, PLAIN) for seed in (1, 2)}
+        assert len(streams) == 4
+        assert all(0 <= stream < 2**64 for stream in streams)
 
     def test_a_distribution_is_cumulative(self) -> None:
         filesystem = rl.Filesystem("fs", [rl.alloc({1: 0.25, 2: 0.5, 7: 0.25}), rl.submit()])
@@ -311,7 +317,8 @@ class TestPatches:
             assert not set(patch.new) & (there | made), path.name
             made |= set(patch.new)
         assert made == {
-            "include/linux/reserved_pages.h", "mm/reserved_pages.c", "mm/reserved_pages_lab.c"
+            "include/linux/reserved_pages.h", "mm/reserved_pages.c", "mm/reserved_pages_hog.c",
+            "mm/reserved_pages_lab.c",
         }  # fmt: skip
 
     def test_they_say_their_licence(self) -> None:
@@ -369,6 +376,139 @@ class TestPatches:
         assert entry[116:121] == b"hello"
 
 
+# Consoles as the patched kernel wrote them, shortened: one that got through, and a look at one that
+# did not, where the flusher owns the semaphore and kswapd has the page it wants.
+THROUGH = """\
+exhaust: start
+reserved_pages_hog: 3254 pages
+exhaust: task 1 done after 85.1 ms
+exhaust: task 0 done after 92.0 ms
+exhaust: all done after 95.4 ms
+sysrq: Show Memory
+ unevictable:926 dirty:17 writeback:0
+ free:924 free_pcp:0 free_cma:0
+reserved_pages: 28 sections ended, and 1200 of kswapd
+reserved_pages: at most 29 asked for in one
+reserved_pages: 40 drawn, at most 22 in one, 0 asked for in vain
+reserved_pages: semaphore taken 4 times, slept on 2 times
+reserved_pages: pool 64 of 64, owner 0
+reboot: System halted
+"""
+LOOK = """\
+reserved_pages_hog: look {number}, {written} pages written
+task:kworker/u2:0    state:D stack:0     pid:6     ppid:2      flags:0x00000000
+Workqueue: writeback wb_workfn (flush-98:0)
+Stack:
+ 82cc1c40 82cc2008 8602b2c0 60022d7f
+Call Trace:
+ [<60307752>] __schedule+0x562/0x5c8
+ [<6030d218>] __folio_lock+0xf6/0x120
+ [<60108996>] ? __alloc_pages+0x6ca/0x7df
+ [<601b780b>] ext4_writepages+0x9b/0xf79
+2 locks held by kworker/u2:0/6:
+ #0: 000000006049e020 (reserved_pages_sem){{....}}-{{0:0}}, at: pool_sem_down+0x9c/0x132
+ #1: 0000000089190910 (jbd2_handle){{....}}-{{0:0}}, at: start_this_handle+0x5bd/0x658
+task:kswapd0         state:D stack:0     pid:16    ppid:2      flags:0x00000000
+ [<60307752>] pool_sem_down+0x562/0x5c8
+ [<60307752>] reserved_pages_enter+0x562/0x5c8
+ [<6030d218>] pageout+0xf6/0x120
+1 lock held by kswapd0/16:
+ #0: 000000006049e020 (reserved_pages_sem){{....}}-{{0:0}}, at: pool_sem_down+0x9c/0x132
+task:ext4lazyinit state:R pid:29
+ [<60307752>] {runs}+0x562/0x5c8
+ [<60307752>] __alloc_pages+0x562/0x5c8
+ free:193 free_pcp:3 free_cma:0
+reserved_pages: {sections} sections ended, and {kswapd} of kswapd
+reserved_pages: pool 63 of 64, owner 6
+reserved_pages_hog: end of look {number}
+"""
+ON_ENTRY = exhaust.Cell("on_entry", "plain", "once")
+
+
+def looks(first: dict[str, object], second: dict[str, object]) -> str:
+    """A console with two looks; each says what is unusual in it."""
+    usual = {"written": 253, "sections": 4, "kswapd": 900, "runs": "shrink_node"}
+    return "exhaust: start\n" + "".join(
+        LOOK.format(number=k, **(usual | look)) for k, look in ((1, first), (2, second))
+    )
+
+
+class TestExhaust:
+    def test_one_that_got_through(self) -> None:
+        outcome = exhaust.read_outcome(ON_ENTRY, THROUGH)
+        assert (outcome.ending, outcome.milliseconds) == ("done", 95.4)
+        row = outcome.row()
+        counted = {
+            "sections": 28, "by_kswapd": 1200, "asked_most": 29, "drawn": 40, "drawn_most": 22,
+            "in_vain": 0, "takes": 4, "sleeps": 2, "pool": 64, "free": 924, "dirty": 17,
+            "writeback": 0, "oom_kills": 0,
+        }  # fmt: skip
+        assert {key: row[key] for key in counted} == counted
+        assert row["written"] is None  # nobody looked
+        assert row["lockdep"] == "silent"
+
+    def test_a_failed_fsync_is_not_done(self) -> None:
+        failed = THROUGH.replace("task 1 done", "task 1 Cannot allocate memory")
+        assert exhaust.read_outcome(ON_ENTRY, failed).ending == "failed"
+
+    def test_one_that_hangs_and_who_waits_for_what(self) -> None:
+        """Who runs in vain is elsewhere at each look, and hangs all the same; so does kswapd."""
+        elsewhere = {"runs": "shrink_lruvec", "kswapd": 950}
+        outcome = exhaust.read_outcome(ON_ENTRY, looks({}, elsewhere))
+        assert outcome.ending == "hung"
+        assert math.isnan(outcome.milliseconds)
+        assert [(thread.name, thread.waits) for thread in outcome.stuck] == [
+            ("flush-98:0, kworker/u2:0/6", "page lock"), ("kswapd0/16", "semaphore"),
+            ("ext4lazyinit/29", "memory"),
+        ]  # fmt: skip
+        assert outcome.stuck[0].frames == ("__folio_lock", "ext4_writepages")
+        assert outcome.owner_waits == "page lock"
+        assert outcome.row()["stuck"] == "1 memory, 1 page lock, 1 semaphore"
+        assert outcome.row()["written"] == 253
+        told = exhaust.tell(outcome)
+        assert "hung; 253 pages written, 193 free, 63 in the pool" in told
+        assert "flush-98:0, kworker/u2:0/6 waits for page lock\n    __folio_lock\n" in told
+
+    @pytest.mark.parametrize("moved", [{"written": 254}, {"sections": 5}])
+    def test_whoever_moved_is_slow(self, moved: dict[str, object]) -> None:
+        assert exhaust.read_outcome(ON_ENTRY, looks({}, moved)).ending == "slow"
+
+    def test_endings_without_two_looks(self) -> None:
+        one = looks({}, {}).partition("reserved_pages_hog: look 2")[0]
+        assert exhaust.read_outcome(ON_ENTRY, one).ending == "silent"
+        assert exhaust.read_outcome(ON_ENTRY, "").ending == "silent"
+        nobody = re.sub(r"task:.*?(?= free)", "", looks({}, {}), flags=re.S)
+        assert exhaust.read_outcome(ON_ENTRY, nobody).ending == "slow"
+        panic = one + "Kernel panic - not syncing: System is deadlocked on memory\n"
+        assert exhaust.read_outcome(ON_ENTRY, panic).ending == "panic"
+        for cut in range(0, len(one), 7):  # torn anywhere
+            assert exhaust.read_outcome(ON_ENTRY, one[:cut]).ending == "silent"
+
+    def test_kinds_are_chosen_by_words(self) -> None:
+        assert len(exhaust.cells()) == len(exhaust.MARKS) * 6
+        assert exhaust.cells(["once", "late", "plain"]) == (exhaust.Cell("late", "plain", "once"),)
+        assert len(exhaust.cells(["loop"])) == len(exhaust.MARKS) * 2
+        with pytest.raises(BadInput, match="--only: 'lop' is not known; use again"):
+            exhaust.cells(["lop"])
+
+    def test_the_patch_knows_the_marks(self) -> None:
+        patch = build.patches()[-1].read_text(encoding="ascii")
+        for marks in exhaust.MARKS.keys() - {"stock_less"}:
+            assert f'strcmp(name, "{marks}")' in patch
+
+    def test_the_committed_boots(self) -> None:
+        """What the documentation says of them is counted here."""
+        frame = exhaust.recorded()
+        ended = frame.groupby(["marks", "disk", "hog"])["ending"].count()
+        assert len(ended) == len(exhaust.cells())
+        assert (ended >= 5).all()
+        assert set(frame["ending"]) <= set(exhaust.ENDINGS)
+        assert frame.loc[frame["ending"] == "done", "milliseconds"].notna().all()
+        lines = exhaust.table(frame).splitlines()
+        assert len(lines) == 1 + len(ended)
+        assert max(map(len, lines)) <= 72
+
+
 # A guest that answers the first batch and then does what its name says.
 GUEST = """#!/bin/sh
 for word in "$@"; do case $word in hostfs=*) share=${{word#hostfs=}};; esac; done
@@ -422,6 +562,72 @@ class TestGuest:
             guest.run(fake(tmp_path, "exit 1", torn), ABBA, 3)
 
 
+@pytest.fixture
+def bootable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A guest that gets through, but behind a loop device; and a disk that is none."""
+    for name, console in (("through", THROUGH), ("hangs", looks({}, {}))):
+        (tmp_path / name).write_text(console)
+    path = tmp_path / "linux"
+    path.write_text(
+        f"""#!/bin/sh
+case "$*" in *disk=loop*) cat {tmp_path}/hangs;; *) cat {tmp_path}/through;; esac
+"""
+    )
+    path.chmod(0o755)
+    disk = tmp_path / "disk"
+    disk.write_bytes(bytes(10))
+    monkeypatch.setattr(exhaust, "make_disk", lambda *_: disk)
+    kernel = guest.Kernel(path, tmp_path / "initrd", "6.1.0", "0" * 64)
+    monkeypatch.setattr(build, "built", lambda: kernel)
+
+
+@pytest.mark.usefixtures("bootable")
+class TestExhaustCommand:
+    WORDS = ("kernel", "exhaust", "--only", "late,stock,plain,loop,once", "--boots", "2")
+
+    def test_every_kind_is_booted_and_kept(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        path = tmp_path / "boots.csv"
+        assert main([*self.WORDS, "--output", str(path)]) == 0
+        frame = pd.read_csv(path)
+        ended = frame.groupby(["marks", "disk", "ending"]).size().to_dict()
+        assert ended == {
+            (marks, disk, ending): 2
+            for marks in ("late", "stock")
+            for disk, ending in (("plain", "done"), ("loop", "hung"))
+        }
+        out = capsys.readouterr().out
+        assert "late          loop    once      -    0       0 2 hung" in out
+        told = path.with_suffix(".txt").read_text()
+        assert told.startswith("stock, loop, once: hung; 253 pages written")
+        assert told.count(": hung; ") == 2
+
+    def test_an_interruption_keeps_what_was_seen(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        rows = exhaust.read_outcome
+
+        def interrupted(cell: exhaust.Cell, console: str) -> exhaust.Outcome:
+            if cell.marks == "late" and cell.disk == "loop":
+                raise KeyboardInterrupt
+            return rows(cell, console)
+
+        monkeypatch.setattr(exhaust, "read_outcome", interrupted)
+        path = tmp_path / "boots.csv"
+        assert main([*self.WORDS, "--jobs", "1", "--output", str(path)]) == 130
+        kept = len(pd.read_csv(path))
+        assert 1 <= kept <= 6
+        assert f"interrupted; {kept} boots are in {path}" in capsys.readouterr().err
+
+    def test_a_table_has_its_own_name(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert main([*self.WORDS, "--output", str(tmp_path / "boots.txt")]) == 2
+        assert "--output: boots.txt does not end in .csv" in capsys.readouterr().err
+        assert not (tmp_path / "boots.txt").exists()
+
+
 class TestCommandLine:
     def complaint(self, words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         assert main(["kernel", *words]) == 2
@@ -435,11 +641,11 @@ class TestCommandLine:
     ) -> None:
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
         abba = str(ROOT / "data" / "scenarios" / "abba.toml")
-        for words in (["run", abba], ["compare"], ["show", abba]):
+        for words in (["run", abba], ["compare"], ["show", abba], ["exhaust"]):
             assert "not built" in self.complaint(words, capsys)
         monkeypatch.setenv("PATH", str(tmp_path))
         assert "not installed: make" in self.complaint(["build"], capsys)
-        assert list(tmp_path.iterdir()) == []
+        assert not build.cache().exists()
 
     def test_one_line_where_a_scenario_is_not_ported(
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -494,3 +700,12 @@ class TestInTheKernel:
         assert "circular locking dependency" in found.lockdep
         assert json.dumps(found.document())
 
+
+    def test_ext4_out_of_memory_comes_to_an_end(self, kernel: guest.Kernel) -> None:
+        """One boot of one kind that has always got through."""
+        heard: list[exhaust.Outcome] = []
+        exhaust.run(kernel, exhaust.cells(["stock", "plain", "once"]), 1, 1, heard.append)
+        (outcome,) = heard
+        assert outcome.ending == "done"
+        assert outcome.counts["asked_most"] > 0
+        assert outcome.row()["lockdep"] == "silent"

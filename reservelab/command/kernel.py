@@ -19,17 +19,18 @@ from reservelab.model.scenario import Scenario
 if TYPE_CHECKING:
     import pandas as pd
 
-_ACTIONS = ("build", "run", "compare", "show")
+_ACTIONS = ("build", "run", "compare", "show", "exhaust")
 
 
 def add_verbs(verbs: Any) -> None:  # noqa: ANN401 - argparse has no public name for it
     """Add the parser of this verb."""
     kernel = add_verb(
-        verbs, "kernel", "build|run|compare|show [FILE.toml]",
+        verbs, "kernel", "build|run|compare|show|exhaust [FILE.toml]",
         "run the proposal in a real Linux, held against the model",
         "run data/scenarios/abba.toml --trials 1000", _kernel, undecided=3,
     )  # fmt: skip
-    told = "build the patched kernel; run a scenario in it; compare a set; show one deadlock twice"
+    told = "build the patched kernel; run a scenario in it; compare a set; show one deadlock twice;"
+    told += " exhaust the memory of ext4 under each scheme"
     kernel.add_argument("action", choices=_ACTIONS, metavar="ACTION", help=told)
     told = "run, show: a scenario; compare: a set of them (data/kernel/eight.toml)"
     kernel.add_argument("file", nargs="?", metavar="FILE.toml", help=told)
@@ -37,16 +38,21 @@ def add_verbs(verbs: Any) -> None:  # noqa: ANN401 - argparse has no public name
     add_number(kernel, "--seed", 0, "the same seed gives the same trials", 1)
     told = "run, compare: ask lockdep too, and say what it reports"
     kernel.add_argument("--lockdep", action="store_true", help=told)
-    told = "compare: the table as CSV, too"
+    told = "compare, exhaust: the table as CSV, too"
     kernel.add_argument("--output", metavar="CSV", help=told)
+    add_number(kernel, "--boots", 1, "exhaust: how many of each kind", 5)
+    told = "exhaust: marks, disks and hogs to try, as late,loop (all)"
+    kernel.add_argument("--only", metavar="WORD,...", help=told)
     told = "build: Debian's archive of the source (that of the package)"
     kernel.add_argument("--source", metavar="TAR", help=told)
-    add_number(kernel, "--jobs", 1, "build: compilers at a time (all processors)")
+    add_number(kernel, "--jobs", 1, "build, exhaust: how many at a time (all processors)")
     add_json(kernel)
 
 
 def _kernel(options: argparse.Namespace, bar: Bar) -> int | None:
-    actions = {"build": _build, "run": _run, "compare": _compare, "show": _show}
+    actions = {
+        "build": _build, "run": _run, "compare": _compare, "show": _show, "exhaust": _exhaust
+    }  # fmt: skip
     return actions[options.action](options, bar)
 
 
@@ -110,6 +116,9 @@ def _compare(options: argparse.Namespace, bar: Bar) -> int:
                 )
                 said = lockdep_words(trials.lockdep) if options.lockdep else {}
                 points.append(point(trials, prediction) | said)
+    except KeyboardInterrupt:
+        kept = f"{len(points)} of {len(scenarios)} scenarios are in {options.output}"
+        raise KeyboardInterrupt(kept if options.output else "nothing was kept") from None
     finally:  # a guest that dies late must not take the others' answers with it
         if points:
             frame = compare(points)
@@ -152,3 +161,51 @@ def _show(options: argparse.Namespace, bar: Bar) -> None:
         print_json({"kernel": evidence.document(), "proof": str(proof)})
     else:
         print(f"{proof}\n\nThe same in Linux {kernel.release}\n\n{evidence}")
+
+
+def _exhaust(options: argparse.Namespace, bar: Bar) -> None:
+    import pandas as pd
+
+    from reservelab.kernel.build import built
+    from reservelab.kernel.exhaust import Outcome, cells, run, table, tell
+
+    kinds = cells(options.only.split(",") if options.only else ())
+    path = None if options.output is None else Path(options.output)
+    if path is not None and path.suffix != ".csv":
+        raise BadInput(
+            "--output", f"{path.name} does not end in .csv", "beside it a .txt is written"
+        )
+    kernel = built()
+    jobs = options.jobs or os.cpu_count() or 1
+    outcomes: list[Outcome] = []
+
+    def heard(outcome: Outcome) -> None:
+        outcomes.append(outcome)
+        bar.add(1)
+
+    try:
+        with bar("booting", len(kinds) * options.boots, "boots"):
+            run(kernel, kinds, options.boots, jobs, heard)
+    except KeyboardInterrupt:
+        kept = "nothing was kept" if path is None else f"{len(outcomes)} boots are in {path}"
+        raise KeyboardInterrupt(kept) from None
+    finally:  # whatever ends it early must not take what was seen with it
+        if outcomes:
+            outcomes.sort(key=lambda outcome: kinds.index(outcome.cell))
+            frame = pd.DataFrame([outcome.row() for outcome in outcomes])
+            frame["kernel"], frame["patches"] = kernel.release, kernel.digest[:16]
+            # One of each marks and disk tells enough.
+            stuck: dict[tuple[str, str], Outcome] = {}
+            for outcome in outcomes:
+                if outcome.ending == "hung":
+                    stuck.setdefault((outcome.cell.marks, outcome.cell.disk), outcome)
+            told = "\n\n\n".join(tell(outcome) for outcome in stuck.values())
+            if path is not None:
+                _write(frame, path)
+                path.with_suffix(".txt").write_text(f"{told}\n", encoding="ascii", errors="replace")
+    if options.json:
+        print_json({"boots": records(frame)})
+    else:
+        print(table(frame))
+        if options.only and told:
+            print(f"\n{told}")

@@ -29,6 +29,11 @@ _TOOLS = {
     "xz": "xz-utils", "patch": "patch",
 }  # fmt: skip
 _BUSYBOX = Path("/bin/busybox")
+# Else the executable would tell when and where it was made, and no two would be the same.
+_UNNAMED = {
+    "KBUILD_BUILD_TIMESTAMP": "1 January 2004", "KBUILD_BUILD_USER": "reservelab",
+    "KBUILD_BUILD_HOST": "localhost", "KBUILD_BUILD_VERSION": "1",
+}  # fmt: skip
 # What make prints a line for; measured, and only for the progress bar.
 OBJECTS = 1290
 
@@ -131,7 +136,8 @@ def digest() -> str:
         SHA-256 over patches, configuration, what boots, and the manifest of the source.
     """
     total = hashlib.sha256()
-    for path in (*patches(), _ROOM / "config", _ROOM / "init", _ROOM / "manifest"):
+    others = (_ROOM / name for name in ("config", "exhaust.c", "init", "manifest"))
+    for path in (*patches(), *others):
         total.update(f"{path.name} {path.stat().st_size}\n".encode())
         total.update(path.read_bytes())
     return total.hexdigest()
@@ -230,7 +236,9 @@ def build(
         _do([*make, "olddefconfig"], tree, log, out)
         _check_config(objects / ".config")
         _compile([*make, "linux"], tree, log, out, tell)
-        _initrd(work / "initrd.gz")
+        words = ["gcc", "-O2", "-Wall", "-static", "-s", "-o", str(work / "exhaust")]
+        _do([*words, str(_ROOM / "exhaust.c")], work, log, out)
+        _initrd(work / "initrd.gz", work / "exhaust")
         subprocess.run(["strip", "--strip-debug", str(objects / "linux")], check=False)
         (room / "release").write_text(_release(tree) + "\n", encoding="ascii")
         os.replace(work / "initrd.gz", room / "initrd.gz")
@@ -302,8 +310,8 @@ def _compile(
 ) -> None:
     """Run make, and count the files it has compiled."""
     with subprocess.Popen(
-        words, cwd=tree, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT, text=True, errors="replace",
+        words, cwd=tree, env=os.environ | _UNNAMED, stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
     ) as make:  # fmt: skip
         assert make.stdout is not None
         compiled = 0
@@ -317,14 +325,13 @@ def _compile(
         raise BadInput("kernel", "make failed", f"{log} says why")
 
 
-def _initrd(path: Path) -> None:
-    """Write what the guest boots from: busybox, the init script, and places to mount on."""
+def _initrd(path: Path, exhaust: Path) -> None:
+    """Write what the guest boots from: busybox, what it runs, and places to mount on."""
     entries: list[tuple[str, int, bytes]] = [
-        (name, 0o040755, b"")
-        for name in ("bin", "dev", "host", "proc", "sys")
+        (name, 0o040755, b"") for name in ("bin", "dev", "disk", "host", "loop", "proc", "sys")
     ]
-    entries.append(("init", 0o100755, (_ROOM / "init").read_bytes()))
-    entries.append(("bin/busybox", 0o100755, _BUSYBOX.read_bytes()))
+    programs = {"init": _ROOM / "init", "bin/busybox": _BUSYBOX, "bin/exhaust": exhaust}
+    entries += [(name, 0o100755, program.read_bytes()) for name, program in programs.items()]
     with gzip.GzipFile(path, "wb", mtime=0) as file:
         for number, (name, mode, content) in enumerate([*entries, ("TRAILER!!!", 0, b"")], 1):
             file.write(_newc(number, name, mode, content))

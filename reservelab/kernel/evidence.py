@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 
 from reservelab.kernel.guest import BATCH, Answer, Kernel, bare, boot, lockdep_report
@@ -16,6 +17,7 @@ _BEGIN, _END = "reserved_pages_lab: deadlock;", "reserved_pages_lab: end of dead
 # Frames of the scheduler's and of the stack's own making say nothing about who waits for what.
 _BORING = re.compile(
     r"(_*schedule\w*|_*switch_to|show_stack|sched_show_task|new_thread_handler|kthread|_*printk"
+    r"|worker_thread|process_one_work|userspace|fork_handler|handle_syscall"
     r"|ret_from_fork|hrtimer_\w+|lock_(acquire|release)|[a-z_]*_thread_handler"
     r"|preempt_\w+|arch_\w+|to_\w+|set_\w+)$"
 )
@@ -156,25 +158,40 @@ def read_evidence(answer: Answer, name: str, trial: Trial) -> Evidence:
     """
     lines = [bare(line) for line in answer.messages[name].splitlines()]
     start = next((k for k, line in enumerate(lines) if line.startswith(_BEGIN)), len(lines))
+    end = next((k for k, line in enumerate(lines) if line.startswith(_END)), len(lines))
     threads: list[StuckThread] = []
+    told = [
+        (k, found)
+        for k, line in enumerate(lines[:end])
+        if k > start and (found := re.fullmatch(r"reserved_pages_lab: (\S+) waits for (.*)", line))
+    ]
+    for (k, found), after in zip(told, [*(k for k, _ in told[1:]), end], strict=True):
+        threads.append(StuckThread(found[1], found[2], *read_stack(lines[k + 1 : after])))
+    head = lines[start].removeprefix("reserved_pages_lab: ") if start < len(lines) else ""
+    return Evidence(trial, head, tuple(threads), lockdep_report(answer))
+
+
+def read_stack(lines: Iterable[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Read what the kernel says of one task.
+
+    Parameters
+    ----------
+    lines : iterable of str
+        A call trace and the locks held, among other lines.
+
+    Returns
+    -------
+    tuple of str
+        Functions that are surely on the stack, the innermost first, without the scheduler's.
+    tuple of str
+        What lockdep says it holds, and the lock it waits for.
+    """
     frames: list[str] = []
     locks: list[str] = []
-    who = ""
-    for line in [*lines[start + 1 :], _END]:
-        told = re.fullmatch(r"reserved_pages_lab: (\S+) waits for (.*)", line)
-        if (told or line.startswith(_END)) and who:
-            task, _, waits = who.partition(" ")
-            threads.append(StuckThread(task, waits, tuple(frames), tuple(locks)))
-            frames, locks = [], []
-        if line.startswith(_END):
-            break
-        if told:
-            who = f"{told[1]} {told[2]}"
-            continue
+    for line in lines:
         frame = re.fullmatch(r" (?:\[<\w+>\] )?([\w.]+)\+0x\w+/0x\w+", line.rstrip())
         if frame and not _BORING.fullmatch(frame[1]):
             frames.append(frame[1])
         elif re.match(r"\s*#\d+: |.* locks? held by ", line):
             locks.append(" ".join(line.split()))
-    head = lines[start].removeprefix("reserved_pages_lab: ") if start < len(lines) else ""
-    return Evidence(trial, head, tuple(threads), lockdep_report(answer))
+    return tuple(frames), tuple(locks)

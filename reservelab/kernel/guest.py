@@ -118,7 +118,7 @@ def boot(
             "rdinit=/init", f"hostfs={share}", f"uml_dir={room}", "con=null", "con0=null,fd:1",
             "quiet", *(["lockdep"] if lockdep else []),
         ]  # fmt: skip
-        with open(room / "console", "wb") as console, _process(words, room, console) as guest:
+        with open(room / "console", "wb") as console, process(words, room, console) as guest:
             ended = _watch(guest, share, patience, answered)
         outputs = {path.stem: path.read_text() for path in share.glob("*.out")}
         # A batch that was being read when the guest died: whole lines are as good as any.
@@ -133,8 +133,23 @@ def boot(
 
 
 @contextlib.contextmanager
-def _process(words: list[str], room: Path, console: object) -> Iterator[subprocess.Popen[bytes]]:
-    """A process in a session of its own, of which nothing is left afterwards."""
+def process(words: list[str], room: Path, console: object) -> Iterator[subprocess.Popen[bytes]]:
+    """A guest in a session of its own, of which nothing is left afterwards.
+
+    Parameters
+    ----------
+    words : list of str
+        The command line.
+    room : Path
+        The directory it runs in, and knows as its home.
+    console : file
+        Where its words go.
+
+    Yields
+    ------
+    subprocess.Popen
+        The running guest.
+    """
     guest = subprocess.Popen(
         words, cwd=room, env={"PATH": os.defpath, "HOME": str(room), "TMPDIR": str(room)},
         stdin=subprocess.DEVNULL, stdout=console, stderr=subprocess.STDOUT,  # type: ignore[call-overload]
@@ -259,12 +274,28 @@ def lockdep_report(answer: Answer) -> str:
     str
         From its WARNING on, without the stack at its end; empty if lockdep was silent.
     """
-    for name in sorted(answer.messages):
-        lines = [bare(line) for line in answer.messages[name].splitlines()]
-        for k, line in enumerate(lines):
-            if line.startswith("WARNING: possible "):
-                report = itertools.takewhile(lambda line: line != "stack backtrace:", lines[k:])
-                return "\n".join(report).strip()
+    reports = (find_report(answer.messages[name]) for name in sorted(answer.messages))
+    return next(filter(None, reports), "")
+
+
+def find_report(text: str) -> str:
+    """Lockdep's report in what a kernel said.
+
+    Parameters
+    ----------
+    text : str
+        Messages, with or without time stamps.
+
+    Returns
+    -------
+    str
+        As `lockdep_report`.
+    """
+    lines = [bare(line) for line in text.splitlines()]
+    for k, line in enumerate(lines):
+        if line.startswith("WARNING: possible "):
+            report = itertools.takewhile(lambda line: line != "stack backtrace:", lines[k:])
+            return "\n".join(report).strip()
     return ""
 
 

@@ -31,6 +31,7 @@ from importlib import metadata
 
 import pandas as pd
 
+from reservelab.kernel import compare, exhaust
 from reservelab.model import catalogue
 from reservelab.model.catalogue import data_folder
 from reservelab.model.errors import BadInput
@@ -576,6 +577,7 @@ def claims_mail(
         "questions": str(sum(len(verdict.findings) for verdict in verdicts)),
         "claims": str(len(verdicts)),
         **_told_of(mended),
+        **_kernel_values(),
         "risk_table": lambda: "\n".join(_risk_table(mended)),
         "maps": lambda: "\n".join(_maps(frame)),
         "cost_table": lambda: "\n".join(_cost_table(frame[frame["threads"] == middle], letters)),
@@ -607,6 +609,23 @@ def claims_mail(
             f"{name}_lore": lore(verdict.claim.message),
         }
     return compose(form or template("claims"), values, envelope)
+
+
+def _kernel_values() -> dict[str, str]:
+    """What the committed runs of the patched kernel come to."""
+    points, boots = compare.recorded(), exhaust.recorded()
+    late = boots[boots["marks"] == "late"]
+    entry = boots[boots["marks"].isin(["on_entry", "on_entry_ext4"]) & (boots["disk"] != "plain")]
+    return {
+        "kernel_release": str(points["kernel"].iloc[0]),
+        "kernel_trials": f"{points['trials'].sum():,}",
+        "kernel_scenarios": str(len(points)),
+        "kernel_differ": str((~points["agrees"]).sum() or "none"),
+        "kernel_drew": str((late["drawn"] > 0).sum() or "none"),
+        "kernel_late": str(len(late)),
+        "kernel_hung": str((entry["ending"] == "hung").sum()),
+        "kernel_entry": str(len(entry)),
+    }
 
 
 def _slug(name: str) -> str:
