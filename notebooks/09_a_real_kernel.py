@@ -134,7 +134,7 @@ boots = exhaust.recorded()
 print(exhaust.table(boots))
 
 # %%
-figure, panels = plt.subplots(1, 2, figsize=(8, 3), sharey=True, sharex=True)
+figure, panels = plt.subplots(1, 3, figsize=(9, 3), sharey=True, layout="constrained")
 looks = {"done": ("tab:blue", ""), "hung": ("tab:orange", "///"), "slow": ("0.6", ".."),
          "panic": ("k", ""), "silent": ("w", "")}  # fmt: skip
 for axes, disk in zip(panels, exhaust.DISKS, strict=True):
@@ -147,7 +147,7 @@ for axes, disk in zip(panels, exhaust.DISKS, strict=True):
             axes.barh(list(exhaust.MARKS), count, left=left, color=color, hatch=hatch,
                       edgecolor="k", linewidth=0.5, label=ending)  # fmt: skip
             left = left + count
-    axes.set_title({"plain": "ext4", "loop": "ext4 in a file on ext4"}[disk])
+    axes.set_title({"plain": "ext4", "loop": "in a file on ext4"}.get(disk, "... blocks of 1 KiB"))
     axes.set_xlabel("boots")
 panels[0].invert_yaxis()
 panels[0].set_ylabel("what the marks do")
@@ -155,7 +155,7 @@ figure.legend(*panels[1].get_legend_handles_labels(), loc="outside right center"
 plt.show()
 
 # %% [markdown]
-# The kernel's own account of one that hung: the pool's semaphore taken on entry, behind a loop device.
+# The kernel's own account of one that hung: the semaphore taken on entry, behind a loop device.
 
 # %%
 print(exhaust.recorded_hang("on_entry_ext4", "loop"))

@@ -220,7 +220,7 @@ def test_every_variant_has_a_place_among_the_schemes() -> None:
 
 
 # Decimal numbers of the README that are no result: versions, a licence, an example's.
-NO_RESULTS = {"2.0", "3.11", "6.18", "0.9", "0.1", "0.5"}
+NO_RESULTS = {"2.0", "3.11", "6.1", "6.18", "0.9", "0.1", "0.5"}
 
 
 def test_every_decimal_number_of_the_readme_has_a_command() -> None:

@@ -614,15 +614,12 @@ def claims_mail(
 def _kernel_values() -> dict[str, str]:
     """What the committed runs of the patched kernel come to."""
     points, boots = compare.recorded(), exhaust.recorded()
-    late = boots[boots["marks"] == "late"]
     entry = boots[boots["marks"].isin(["on_entry", "on_entry_ext4"]) & (boots["disk"] != "plain")]
     return {
         "kernel_release": str(points["kernel"].iloc[0]),
         "kernel_trials": f"{points['trials'].sum():,}",
         "kernel_scenarios": str(len(points)),
         "kernel_differ": str((~points["agrees"]).sum() or "none"),
-        "kernel_drew": str((late["drawn"] > 0).sum() or "none"),
-        "kernel_late": str(len(late)),
         "kernel_hung": str((entry["ending"] == "hung").sum()),
         "kernel_entry": str(len(entry)),
     }
