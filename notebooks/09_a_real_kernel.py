@@ -126,7 +126,7 @@ for marks, what in exhaust.MARKS.items():
     print(f"{marks:14} {what}")
 
 # %% [markdown]
-# One workload on one processor, in real time: boots cannot be repeated, so there are several of
+# One workload on one processor, in real time: boots need not repeat, so there are several of
 # each kind, and this is what was seen, not a measurement of the schemes.
 
 # %%

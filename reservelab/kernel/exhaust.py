@@ -6,7 +6,7 @@ reclaim is on, and the tasks call fsync() together. The disk is an image, or an 
 that image, behind a loop device. Which way of reserving gets them all through, and which hangs?
 
 This is a look at one workload on one machine of one processor, not a measurement of the schemes:
-a boot depends on the host's clock and cannot be repeated. So there are several of each kind, and
+a boot depends on the host's clock and need not repeat. So there are several of each kind, and
 what is kept is what was seen.
 
 Vocabulary
@@ -329,7 +329,7 @@ def read_outcome(cell: Cell, console: str) -> Outcome:
     ending = "silent"
     if done and set(ends) == {"done"}:
         return Outcome(cell, "done", float(done[1]), counts, report)
-    if set(ends) > {"done"} or (ends and "done" not in ends):
+    if set(ends) - {"done"}:
         ending = "failed"
     elif "Kernel panic" in console:
         ending = "panic"
