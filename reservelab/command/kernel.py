@@ -25,7 +25,7 @@ _ACTIONS = ("build", "run", "compare", "show", "exhaust")
 def add_verbs(verbs: Any) -> None:  # noqa: ANN401 - argparse has no public name for it
     """Add the parser of this verb."""
     kernel = add_verb(
-        verbs, "kernel", "build|run|compare|show|exhaust [FILE.toml]",
+        verbs, "kernel", "ACTION [FILE.toml]",
         "run the proposal in a real Linux, held against the model",
         "run data/scenarios/abba.toml --trials 1000", _kernel, undecided=3,
     )  # fmt: skip

@@ -29,7 +29,8 @@ _TOOLS = {
     "xz": "xz-utils", "patch": "patch",
 }  # fmt: skip
 _BUSYBOX = Path("/bin/busybox")
-# Else the executable would tell when and where it was made, and no two would be the same.
+# So that the executable does not tell when and where it was made. Two differ in their build id,
+# which counts the paths in the debugging information, and in nothing else.
 _UNNAMED = {
     "KBUILD_BUILD_TIMESTAMP": "1 January 2004", "KBUILD_BUILD_USER": "reservelab",
     "KBUILD_BUILD_HOST": "localhost", "KBUILD_BUILD_VERSION": "1",
