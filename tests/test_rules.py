@@ -145,6 +145,11 @@ CORNERS = {
         **(two := corner("watermark", [["alloc", 1], *SUBMIT], completion_pages=2)),
         "mounts": two["mounts"] * 2,
     },
+    # A bio carries pages of the pool above through the filesystem below.
+    "carried": {
+        **(above := corner("mempool", [["alloc", 2], *SUBMIT], reserve=1, pages=4, on=1)),
+        "mounts": [above["mounts"][0], {**above["mounts"][0], "on": -1, "flushers": 1}],
+    },
 }
 
 
