@@ -289,6 +289,12 @@ class TestCommittedComparison:
             checked += 1
         assert checked >= 20
 
+    def test_all_that_is_committed_is_of_the_kernel_these_patches_make(self) -> None:
+        """After a change of the patches data/kernel has to be made anew: its README says how."""
+        for frame in (compare.recorded(), compare.recorded_lockdep(), exhaust.recorded()):
+            assert frame["patches"].unique().tolist() == [build.digest()[:16]]
+        assert build.digest()[:16] in (DATA / "README.md").read_text()
+
     def test_kernel_and_model_agree(self, committed: pd.DataFrame) -> None:
         assert committed["agrees"].all(), committed.loc[~committed["agrees"], "label"].tolist()
         assert (committed["not_conserved"] == 0).all()

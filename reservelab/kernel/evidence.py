@@ -44,6 +44,11 @@ class StuckThread:
     frames: tuple[str, ...]
     locks: tuple[str, ...]
 
+    def __str__(self) -> str:
+        frames = [f"    {frame}" for frame in self.frames]
+        locks = [f"  {lock}" for lock in self.locks]
+        return "\n".join([f"{self.name} waits for {self.waits}", *frames, *locks])
+
 
 @dataclass(frozen=True)
 class Evidence:
@@ -79,9 +84,7 @@ class Evidence:
     def __str__(self) -> str:
         lines = [f"trial {self.trial.number}: {self.head}"]
         for thread in self.threads:
-            lines += ["", f"{thread.name} waits for {thread.waits}"]
-            lines += [f"    {frame}" for frame in thread.frames]
-            lines += [f"  {lock}" for lock in thread.locks]
+            lines += ["", str(thread)]
         lines += ["", f"lockdep: {self.lockdep or 'silent'}"]
         return "\n".join(lines)
 

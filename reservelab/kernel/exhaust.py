@@ -64,6 +64,8 @@ MIN_FREE_KBYTES = 256
 TASKS = 4
 TASK_PAGES = 500
 
+_RECORDED = ("exhaust", "exhaust_1k")  # tables and tellings in data/kernel
+
 PATIENCE = 120.0  # seconds after which a guest that has not ended is ended
 _POLL = 0.1
 _MEGABYTE = 1 << 20
@@ -424,8 +426,8 @@ def recorded() -> pd.DataFrame:
     import pandas as pd
 
     tables = []
-    for name in ("exhaust.csv", "exhaust_1k.csv"):
-        with (data_folder() / "kernel" / name).open("r") as file:
+    for name in _RECORDED:
+        with (data_folder() / "kernel" / f"{name}.csv").open("r") as file:
             tables.append(pd.read_csv(file))
     return pd.concat(tables, ignore_index=True)
 
@@ -448,10 +450,10 @@ def recorded_hang(marks: str, disk: str) -> str:
     KeyError
         If none of that kind is there.
     """
-    name = "exhaust_1k.txt" if DISKS[disk] == 1024 else "exhaust.txt"
-    text = (data_folder() / "kernel" / name).read_text(encoding="ascii")
-    told = {tuple(part.split(", ")[:2]): part.rstrip() for part in text.split("\n\n\n")}
-    return told[marks, disk]
+    room = data_folder() / "kernel"
+    texts = [(room / f"{name}.txt").read_text(encoding="ascii") for name in _RECORDED]
+    parts = [part.rstrip() for text in texts for part in text.split("\n\n\n")]
+    return {tuple(part.split(", ")[:2]): part for part in parts}[marks, disk]
 
 
 def table(frame: pd.DataFrame) -> str:
@@ -477,7 +479,7 @@ def table(frame: pd.DataFrame) -> str:
             f"{marks:13} {disk:7} {hog:5} {middle:>5} {(part['drawn'] > 0).sum():4}"
             f" {(part['lockdep'] != 'silent').sum():7} {ended}"
         )
-        lines += wrap(line, indent=" " * 47)
+        lines += wrap(line, indent=" " * lines[0].index("boots"))
     return "\n".join(lines)
 
 
@@ -495,13 +497,9 @@ def tell(outcome: Outcome) -> str:
         Each task with what it waits for, its stack and its locks; lines may be long.
     """
     cell, counts = outcome.cell, outcome.counts
-    lines = [
+    head = (
         f"{cell.marks}, {cell.disk}, {cell.hog}: {outcome.ending};"
         f" {counts.get('written')} pages written, {counts.get('free')} free,"
         f" {counts.get('pool')} in the pool, whose semaphore's owner is {counts.get('owner')}"
-    ]
-    for thread in outcome.stuck:
-        lines += ["", f"{thread.name} waits for {thread.waits}"]
-        lines += [f"    {frame}" for frame in thread.frames]
-        lines += [f"  {lock}" for lock in thread.locks]
-    return "\n".join(lines)
+    )
+    return "\n\n".join([head, *map(str, outcome.stuck)])
