@@ -515,6 +515,30 @@ class TestExhaust:
         assert max(map(len, lines)) <= 72
 
 
+def test_what_the_page_says_of_the_boots_is_counted() -> None:
+    """Numbers in the prose of docs/kernel.md, beside its table, which test_house.py runs."""
+    boots = exhaust.recorded()
+    page = " ".join((ROOT / "docs" / "kernel.md").read_text().split())
+
+    def hung(disks: list[str], *marks: str) -> str:
+        some = boots[boots["disk"].isin(disks) & boots["marks"].isin(marks)]
+        return f"{(some['ending'] == 'hung').sum()} of {len(some)}"
+
+    assert f"got at once {hung(['plain'], 'at_once')}" in page
+    assert f"one by one {hung(['plain'], 'by_page')}" in page
+    entry = hung(["loop", "loop_1k"], "on_entry", "on_entry_ext4")
+    assert f"{entry.replace(' of ', ' boots of ')} hung behind a loop device" in page
+    small = boots[boots["disk"] == "loop_1k"]
+    late = small[small["marks"] == "late"]
+    assert f"used, in {(late['drawn'] > 0).sum()} boots of {len(late)}, and did not help" in page
+    assert late["drawn"].max() == 2
+    assert "never took more than two pages" in page
+    less = hung(["loop_1k"], "stock_less")
+    assert f"in {hung(['loop_1k'], 'stock').replace(' of ', ' boots of ')}, and in {less}" in page
+    assert f"asked for in one section was {boots['asked_most'].max()})" in page
+    assert (boots.loc[(boots["marks"] == "late") & (boots["disk"] == "plain"), "takes"] == 0).all()
+
+
 # A guest that answers the first batch and then does what its name says.
 GUEST = """#!/bin/sh
 for word in "$@"; do case $word in hostfs=*) share=${{word#hostfs=}};; esac; done
