@@ -34,7 +34,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from reservelab.kernel.evidence import StuckThread, read_stack
-from reservelab.kernel.guest import MEMORY, Kernel, find_report, lockdep_words, process
+from reservelab.kernel.guest import Kernel, find_report, lockdep_words, process
 from reservelab.model.catalogue import data_folder
 from reservelab.model.errors import BadInput
 from reservelab.model.plain_text import wrap
@@ -285,15 +285,13 @@ def boot(kernel: Kernel, cell: Cell, disk: Path, stop: threading.Event) -> Outco
         _run(["cp", "--sparse=always", str(disk), str(copy)])
         less = cell.marks == "stock_less"
         words = [
-            str(kernel.linux), f"mem={MEMORY}", f"initrd={kernel.initrd}", "rdinit=/init",
-            f"uml_dir={room}", f"ubd0={copy}", "con=null", "con0=null,fd:1", "quiet",
-            "lockdep", f"reserved_pages={'stock' if less else cell.marks}",
+            f"ubd0={copy}", "lockdep", f"reserved_pages={'stock' if less else cell.marks}",
             f"ext4.reserved_pages={SECTION_PAGES}", f"leave={LEAVE - SECTION_PAGES * less}",
             f"disk={'plain' if cell.disk == 'plain' else 'loop'}", f"hog={HOGS[cell.hog]}",
             f"tasks={TASKS}", f"pages={TASK_PAGES}", f"min_free_kbytes={MIN_FREE_KBYTES}",
         ]  # fmt: skip
         path = room / "console"
-        with open(path, "wb") as console, process(words, room, console) as guest:
+        with open(path, "wb") as console, process(kernel, words, room, console) as guest:
             begun = time.monotonic()
             while guest.poll() is None and time.monotonic() - begun < PATIENCE:
                 if stop.wait(_POLL):

@@ -113,12 +113,11 @@ def boot(
         share.mkdir()
         for batch, text in batches.items():
             (share / f"{batch}.in").write_text(text, encoding="ascii")
-        words = [
-            str(kernel.linux), f"mem={MEMORY}", "time-travel=inf-cpu", f"initrd={kernel.initrd}",
-            "rdinit=/init", f"hostfs={share}", f"uml_dir={room}", "con=null", "con0=null,fd:1",
-            "quiet", *(["lockdep"] if lockdep else []),
-        ]  # fmt: skip
-        with open(room / "console", "wb") as console, process(words, room, console) as guest:
+        words = ["time-travel=inf-cpu", f"hostfs={share}", *(["lockdep"] if lockdep else [])]
+        with (
+            open(room / "console", "wb") as console,
+            process(kernel, words, room, console) as guest,
+        ):
             ended = _watch(guest, share, patience, answered)
         outputs = {path.stem: path.read_text() for path in share.glob("*.out")}
         # A batch that was being read when the guest died: whole lines are as good as any.
@@ -133,13 +132,17 @@ def boot(
 
 
 @contextlib.contextmanager
-def process(words: list[str], room: Path, console: object) -> Iterator[subprocess.Popen[bytes]]:
+def process(
+    kernel: Kernel, words: list[str], room: Path, console: object
+) -> Iterator[subprocess.Popen[bytes]]:
     """A guest in a session of its own, of which nothing is left afterwards.
 
     Parameters
     ----------
+    kernel : Kernel
+        What to boot.
     words : list of str
-        The command line.
+        What its command line has beside what every guest's has.
     room : Path
         The directory it runs in, and knows as its home.
     console : file
@@ -150,8 +153,13 @@ def process(words: list[str], room: Path, console: object) -> Iterator[subproces
     subprocess.Popen
         The running guest.
     """
+    every = [
+        str(kernel.linux), f"mem={MEMORY}", f"initrd={kernel.initrd}", "rdinit=/init",
+        f"uml_dir={room}", "con=null", "con0=null,fd:1", "quiet",
+    ]  # fmt: skip
     guest = subprocess.Popen(
-        words, cwd=room, env={"PATH": os.defpath, "HOME": str(room), "TMPDIR": str(room)},
+        [*every, *words], cwd=room,
+        env={"PATH": os.defpath, "HOME": str(room), "TMPDIR": str(room)},
         stdin=subprocess.DEVNULL, stdout=console, stderr=subprocess.STDOUT,  # type: ignore[call-overload]
         start_new_session=True,
     )  # fmt: skip
